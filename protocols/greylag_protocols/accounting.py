@@ -1,0 +1,152 @@
+"""Privacy accounting: what epsilon a run costs, and the noise for a wanted epsilon.
+
+Unit: one record, add/remove neighbours. Accountant of record: privacy loss distributions
+(dp-accounting, Doroshenko et al. 2022, pessimistic, interval 1e-3). Cross-check: Renyi DP (Mironov
+2017); PLD above RDP means a fault in one of them and is refused. A Gaussian-DP approximation is
+never used, since it can report too little.
+
+One release is the Poisson-subsampled Gaussian mechanism on the union of the firms' records, with
+the sample of each firm cut at a public ``batch_cap`` (arXiv 2508.15089 for the cut). The noise
+counted is what ``|R| - t`` firms add; rounding is paid for in ``quantise``.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import dp_accounting
+from dp_accounting import dp_event, pld, rdp
+
+from greylag_protocols.errors import ConfigError, VerificationError
+
+PLD_INTERVAL = 1e-3
+NEIGHBOURS = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+RDP_ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [
+    80, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
+])  # fmt: skip
+MAX_NOISE_MULTIPLIER = 1e4
+CAP_DEVIATIONS = 6.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mechanism:
+    """The event type ``poisson-gaussian/v1``; its meaning never changes.
+
+    Attributes:
+        sampling_rate: ``q``, the same at every firm.
+        noise_multiplier: ``sigma``, noise standard deviation over sensitivity.
+        records_cap: most records that a firm may hold.
+        batch_cap: most records of one firm that enter one release.
+    """
+
+    sampling_rate: float
+    noise_multiplier: float
+    records_cap: int
+    batch_cap: int
+
+    def event(self) -> dp_event.DpEvent:
+        """This release as a dp-accounting event."""
+        return dp_event.TruncatedSubsampledGaussianDpEvent(
+            self.records_cap, self.sampling_rate, self.batch_cap, self.noise_multiplier
+        )
+
+    def scaled(self, factor: float) -> "Mechanism":
+        """The same release with ``factor`` times the noise."""
+        return Mechanism(
+            sampling_rate=self.sampling_rate,
+            noise_multiplier=self.noise_multiplier * factor,
+            records_cap=self.records_cap,
+            batch_cap=self.batch_cap,
+        )
+
+
+def batch_cap(records_cap: int, sampling_rate: float) -> int:
+    """The public size at which a firm's Poisson sample is cut: six deviations above its mean."""
+    mean = records_cap * sampling_rate
+    slack = CAP_DEVIATIONS * math.sqrt(mean * (1 - sampling_rate))
+    return max(1, min(records_cap, math.ceil(mean + slack)))
+
+
+@functools.lru_cache(maxsize=4096)
+def epsilon_of(mechanism: Mechanism, *, releases: int, delta: float) -> float:
+    """Epsilon at ``delta`` of ``releases`` releases, by PLD.
+
+    Raises:
+        VerificationError: PLD and RDP contradict each other.
+    """
+    if releases == 0:
+        return 0.0
+    epsilon = _pld_epsilon(mechanism.event(), releases, delta)
+    bound = _rdp_epsilon(mechanism, releases, delta)
+    if epsilon > bound * 1.001 + PLD_INTERVAL:
+        raise VerificationError(
+            f"the accountants disagree (PLD {epsilon:.4f}, RDP {bound:.4f}); refusing to guess"
+        )
+    return epsilon
+
+
+def _pld_epsilon(event: dp_event.DpEvent, releases: int, delta: float) -> float:
+    accountant = pld.PLDAccountant(NEIGHBOURS, PLD_INTERVAL)
+    accountant.compose(event, releases)
+    return float(accountant.get_epsilon(delta))
+
+
+def _rdp_epsilon(mechanism: Mechanism, releases: int, delta: float) -> float:
+    accountant = rdp.RdpAccountant(RDP_ORDERS, NEIGHBOURS)
+    gaussian = dp_event.GaussianDpEvent(mechanism.noise_multiplier)
+    accountant.compose(dp_event.PoissonSampledDpEvent(mechanism.sampling_rate, gaussian), releases)
+    return float(accountant.get_epsilon(delta))
+
+
+@functools.lru_cache(maxsize=1024)
+def epsilon_of_copies(mechanism: Mechanism, *, copies: int, releases: int, delta: float) -> float:
+    """Epsilon for ``copies`` equal records that stand or fall together.
+
+    Each copy is sampled on its own, so their joint shift is binomial: a mixture of Gaussians
+    (arXiv 2310.15526) with sensitivities 0..copies.
+    """
+    rate = mechanism.sampling_rate
+    shifts = list(range(copies + 1))
+    weights = [math.comb(copies, k) * rate**k * (1 - rate) ** (copies - k) for k in shifts]
+    event = dp_event.MixtureOfGaussiansDpEvent(mechanism.noise_multiplier, shifts, weights)
+    return _pld_epsilon(event, releases, delta)
+
+
+@functools.lru_cache(maxsize=1024)
+def solve_noise_multiplier(
+    *, epsilon: float, delta: float, releases: int, sampling_rate: float, records_cap: int
+) -> float:
+    """The least noise multiplier (to four decimals, upwards) with which ``releases`` cost at most
+    ``epsilon`` at ``delta``.
+
+    Raises:
+        ConfigError: no reasonable noise reaches that epsilon.
+    """
+    cap = batch_cap(records_cap, sampling_rate)
+
+    def cost(sigma: float) -> float:
+        mechanism = Mechanism(
+            sampling_rate=sampling_rate,
+            noise_multiplier=sigma,
+            records_cap=records_cap,
+            batch_cap=cap,
+        )
+        return _pld_epsilon(mechanism.event(), releases, delta)
+
+    high = 1.0
+    while cost(high) > epsilon:
+        high *= 2
+        if high > MAX_NOISE_MULTIPLIER:
+            raise ConfigError(
+                f"epsilon {epsilon} at delta {delta} over {releases} releases is out of reach; "
+                "allow more epsilon, fewer rounds or a lower sampling_rate"
+            )
+    low = high / 2
+    if high == 1.0:
+        low = 0.3
+        if cost(low) <= epsilon:
+            return low  # less noise than this and the accountants lose their footing
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) > epsilon else (low, middle)
+    return math.ceil(high * 1e4) / 1e4

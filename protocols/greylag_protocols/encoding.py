@@ -1,0 +1,175 @@
+"""Bytes that all parties agree on: canonical JSON, tagged hashes, frames.
+
+* Whatever is hashed carries a domain tag and a version: ``tagged_hash("greylag/context/v1", ...)``.
+* Whatever is signed or hashed as JSON is RFC 8785 (JCS), and is parsed strictly: no duplicate keys,
+  no NaN, bounded size. Bytes from outside are kept as received and never re-serialised.
+* A frame is ``magic (4) | header length (4, big endian) | header (JCS) | blobs``; the header names
+  each blob's length, so that a parser knows every size before it touches a byte of it.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any, TypeVar, cast
+
+import pydantic
+import rfc8785
+
+from greylag_protocols.errors import ConfigError, VerificationError
+
+MAGIC = b"GLG1"
+MAX_HEADER_BYTES = 8 << 20
+MAX_FRAME_BYTES = 1 << 30
+MAX_JSON_DEPTH = 32
+
+T = TypeVar("T")
+
+
+def canonical_json(value: object) -> bytes:
+    """RFC 8785 bytes of a JSON value or of a dataclass made of JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    return rfc8785.dumps(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples become lists; anything that JSON lacks is left for the encoder to reject."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen = dict(pairs)
+    if len(seen) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return seen
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_json(data: bytes, *, max_bytes: int = MAX_HEADER_BYTES) -> Any:
+    """Parse JSON from outside.
+
+    Raises:
+        VerificationError: too long, too deep, not UTF-8 JSON, a duplicate key, NaN or Infinity.
+    """
+    if len(data) > max_bytes:
+        raise VerificationError(f"JSON of {len(data)} bytes; at most {max_bytes} are allowed")
+    try:
+        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise VerificationError(f"not acceptable JSON: {error}") from None
+    if _depth(value) > MAX_JSON_DEPTH:
+        raise VerificationError(f"JSON nested deeper than {MAX_JSON_DEPTH}")
+    return value
+
+
+def _depth(value: Any) -> int:
+    level, frontier = 0, [value]
+    while frontier and level <= MAX_JSON_DEPTH:
+        level += 1
+        frontier = [
+            child
+            for item in frontier
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return level
+
+
+_ADAPTERS: dict[type, pydantic.TypeAdapter[Any]] = {}
+
+
+def _adapter(cls: type) -> pydantic.TypeAdapter[Any]:
+    """Building a validator is slow; each class needs it once."""
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = pydantic.TypeAdapter(cls)
+    return _ADAPTERS[cls]
+
+
+def parse_as(cls: type[T], value: object, *, what: str) -> T:
+    """Validate a parsed JSON or TOML value strictly as dataclass ``cls``.
+
+    Unknown keys are errors, with the nearest known key as a suggestion.
+
+    Raises:
+        ConfigError: names every wrong key and what was expected.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False)
+        value = _adapter(cls).validate_json(text, strict=True)
+    except pydantic.ValidationError as error:
+        lines = [_explain(cls, item) for item in error.errors(include_url=False)]
+        raise ConfigError(f"{what}: " + "; ".join(lines)) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what}: {error}") from None
+    return cast(T, value)
+
+
+def _explain(cls: type, item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"]) or "(top)"
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        name = str(item["loc"][-1])
+        near = difflib.get_close_matches(name, sorted(_field_names(cls)), n=1)
+        return f"unknown key {path!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    if item["type"] in ("missing", "missing_argument"):
+        return f"key {path!r} is missing"
+    return f"{path}: {item['msg']} (found {item['input']!r:.60})"
+
+
+def _field_names(cls: type) -> set[str]:
+    """Every key of ``cls`` and of the dataclasses below it."""
+    schema = _adapter(cls).json_schema()
+    names = set(schema.get("properties", {}))
+    for definition in schema.get("$defs", {}).values():
+        names.update(definition.get("properties", {}))
+    return names
+
+
+def tagged_hash(tag: str, *parts: bytes) -> bytes:
+    """SHA-256 over a domain tag and length-prefixed parts: injective in (tag, parts).
+
+    Returns: 32 bytes.
+    """
+    digest = hashlib.sha256()
+    for part in (tag.encode(), *parts):
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+def pack_frame(header: dict[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
+    """One message: a JSON header and binary parts (see the module's head)."""
+    encoded = canonical_json({**header, "blobs": [len(blob) for blob in blobs]})
+    return b"".join([MAGIC, len(encoded).to_bytes(4, "big"), encoded, *blobs])
+
+
+def parse_frame(data: bytes) -> tuple[dict[str, Any], list[memoryview]]:
+    """The header and the blobs (views, not copies) of a frame from outside.
+
+    Raises:
+        VerificationError: wrong magic, lengths that do not add up, unacceptable JSON.
+    """
+    if len(data) > MAX_FRAME_BYTES or data[:4] != MAGIC or len(data) < 8:
+        raise VerificationError("not a greylag frame")
+    size = int.from_bytes(data[4:8], "big")
+    if size > MAX_HEADER_BYTES or 8 + size > len(data):
+        raise VerificationError("frame header longer than the frame")
+    header = parse_json(bytes(data[8 : 8 + size]))
+    lengths = header.pop("blobs", None) if isinstance(header, dict) else None
+    if not isinstance(lengths, list) or not all(type(n) is int and n >= 0 for n in lengths):
+        raise VerificationError("frame header lacks the lengths of its blobs")
+    if 8 + size + sum(lengths) != len(data):
+        raise VerificationError("frame length does not match its header")
+    view, at, blobs = memoryview(data), 8 + size, []
+    for length in lengths:
+        blobs.append(view[at : at + length])
+        at += length
+    return header, blobs

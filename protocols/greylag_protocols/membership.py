@@ -1,0 +1,135 @@
+"""Who belongs to a consortium: a signed, epoch-numbered, expiring list of keys and operators.
+
+The document's bytes are hashed; the lead signs the hash, consortium and epoch. Firms pin the lead's
+key when they join, and approve an epoch by their own policy: a signature alone is not approval.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from greylag_protocols.encoding import canonical_json, parse_as, parse_json, tagged_hash
+from greylag_protocols.errors import VerificationError
+from greylag_protocols.signing import Signer, verify_statement
+from greylag_protocols.terms import NAME_PATTERN, STRICT
+
+MEMBERSHIP_KIND = "membership/v1"
+LIFETIME_S = 30 * 24 * 3600
+MAX_DOCUMENT_BYTES = 4 << 20
+
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One firm.
+
+    Attributes:
+        name: unique in the consortium; also the common name of its TLS certificate.
+        operator: who runs its agent; firms of one operator count as one party that may collude.
+        identity: Ed25519 public key that signs its statements, hex.
+        recovery: Ed25519 public key whose revocation of ``identity`` is accepted, hex.
+    """
+
+    __pydantic_config__ = STRICT
+    name: Name
+    operator: Name
+    identity: Hex32
+    recovery: Hex32
+
+    @property
+    def identity_key(self) -> bytes:
+        return bytes.fromhex(self.identity)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """One epoch. ``lead`` is the operator that runs the coordinator. Times are Unix seconds."""
+
+    __pydantic_config__ = STRICT
+    consortium: str
+    lead: Name
+    epoch: Annotated[int, Field(ge=1)]
+    issued_s: int
+    expires_s: int
+    members: Annotated[tuple[Member, ...], Field(max_length=10_000)]
+
+    def encode(self) -> bytes:
+        """The canonical document."""
+        return canonical_json(self)
+
+    def digest(self) -> bytes:
+        """What a security officer approves, 32 bytes."""
+        return membership_digest(self.encode())
+
+    def member(self, name: str) -> Member:
+        """The member called ``name``.
+
+        Raises:
+            VerificationError: there is none.
+        """
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise VerificationError(f"no firm {name!r} in membership epoch {self.epoch}")
+
+    def coalition(self, roster: Iterable[str]) -> int:
+        """The most firms of ``roster`` that the lead and one further operator run together."""
+        operators = Counter(self.member(name).operator for name in roster)
+        own = operators.pop(self.lead, 0)
+        return own + max(operators.values(), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedMembership:
+    """A membership's document and the lead's statement about it, as bytes."""
+
+    document: bytes
+    statement: bytes
+
+    @classmethod
+    def sign(cls, membership: Membership, signer: Signer) -> "SignedMembership":
+        document = membership.encode()
+        statement = signer.sign(
+            MEMBERSHIP_KIND,
+            membership.consortium,
+            membership_digest(document),
+            {"epoch": membership.epoch, "expires_s": membership.expires_s},
+        )
+        return cls(document=document, statement=statement)
+
+    def verify(self, lead_key: bytes, *, consortium: str, now_s: float) -> Membership:
+        """The membership, if the lead signed it for this consortium and it has not expired.
+
+        Raises:
+            VerificationError: says which of these fails.
+            ConfigError: the document has another shape.
+        """
+        signed = verify_statement(self.statement, lead_key, MEMBERSHIP_KIND)
+        if signed.digest != membership_digest(self.document):
+            raise VerificationError("the membership's signature covers another document")
+        value = parse_json(self.document, max_bytes=MAX_DOCUMENT_BYTES)
+        membership = parse_as(Membership, value, what="membership")
+        names = [member.name for member in membership.members]
+        identities = {member.identity for member in membership.members}
+        if names != sorted(set(names)) or len(identities) != len(names):
+            raise VerificationError("membership: names or keys are not unique and sorted")
+        if membership.consortium != consortium or signed.subject != consortium:
+            raise VerificationError(
+                f"this membership is of consortium {membership.consortium!r}, not {consortium!r}"
+            )
+        if not membership.issued_s - 300 <= now_s < membership.expires_s:
+            raise VerificationError(
+                f"membership epoch {membership.epoch} is not valid now; check this machine's "
+                "clock, or ask the lead to issue a new epoch"
+            )
+        return membership
+
+
+def membership_digest(document: bytes) -> bytes:
+    """Hash of a membership document's bytes, 32 bytes."""
+    return tagged_hash("greylag/membership/v1", document)

@@ -1,0 +1,350 @@
+"""What travels between coordinator and firms: one frame each, parsed as if an enemy sent it.
+
+    coordinator -> firm   Offer, Round, Close
+    firm -> coordinator   Accepted, Contribution, Closed, Refusal
+
+A ``Round`` is the one message down and a ``Contribution`` the one message up per attempt; key
+batches ride along when the old ones run out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from greylag_protocols.encoding import pack_frame, parse_as, parse_frame
+from greylag_protocols.errors import ConfigError, RefusalClass, VerificationError
+from greylag_protocols.keys import KEY_BYTES, MAX_BATCH
+from greylag_protocols.membership import Hex32, SignedMembership
+from greylag_protocols.terms import STRICT
+
+HASH_BYTES = 32
+MAX_ROSTER = 10_000
+T = TypeVar("T")
+Index = Annotated[int, Field(ge=0, le=2**53)]
+Names = Annotated[tuple[str, ...], Field(max_length=MAX_ROSTER)]
+Counts = Annotated[tuple[Index, ...], Field(max_length=MAX_ROSTER)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedBatch:
+    """A key batch as a firm sends it: the signed root and the public keys below it."""
+
+    statement: bytes
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """The coordinator asks a firm to take part; also how a restarted firm comes back.
+
+    ``next_attempt`` is the first attempt that new keys are needed for; ``seen`` is the last entry
+    of the firm's chain that the coordinator holds.
+    """
+
+    run: str
+    next_attempt: int
+    seen: int
+    terms: bytes
+    membership: SignedMembership
+
+    def encode(self) -> bytes:
+        return pack_frame(
+            {"kind": "offer", "run": self.run, "next_attempt": self.next_attempt,
+             "seen": self.seen},
+            [self.terms, self.membership.document, self.membership.statement],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One attempt, the same bytes for every firm of the roster.
+
+    ``seen[i]`` is the last chain entry held of the ``i``-th firm; ``batches`` are the signed roots
+    that this roster's keys stand under, sent whenever one of them is new to somebody.
+    """
+
+    run: str
+    round_number: int
+    attempt: int
+    log_size: int
+    log_root: bytes
+    roster: tuple[str, ...]
+    seen: tuple[int, ...]
+    keys: tuple[bytes, ...]
+    proofs: tuple[tuple[bytes, ...], ...]
+    batches: tuple[bytes, ...]
+    weights: NDArray[np.float32]
+
+    def encode(self) -> bytes:
+        header = {
+            "kind": "round",
+            "run": self.run,
+            "round": self.round_number,
+            "attempt": self.attempt,
+            "log_size": self.log_size,
+            "log_root": self.log_root.hex(),
+            "roster": list(self.roster),
+            "seen": list(self.seen),
+            "proof_sizes": [len(proof) for proof in self.proofs],
+        }
+        proofs = b"".join(step for proof in self.proofs for step in proof)
+        weights = self.weights.astype("<f4").tobytes()
+        return pack_frame(header, [weights, b"".join(self.keys), proofs, *self.batches])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """The coordinator ends a run."""
+
+    run: str
+    seen: int
+
+    def encode(self) -> bytes:
+        return pack_frame({"kind": "close", "run": self.run, "seen": self.seen})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A firm takes part: its chain entries since ``seen`` (the acceptance among them) and keys."""
+
+    run: str
+    entries: tuple[bytes, ...]
+    batch: SignedBatch
+
+    def encode(self) -> bytes:
+        return pack_frame(
+            {"kind": "accepted", "run": self.run, "entries": len(self.entries)},
+            [*self.entries, self.batch.statement, b"".join(self.batch.keys)],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """A firm's masked, noisy vector for one attempt, its receipts, and new keys when due."""
+
+    run: str
+    attempt: int
+    vector: NDArray[np.uint32]
+    entries: tuple[bytes, ...]
+    batch: SignedBatch | None
+
+    def encode(self) -> bytes:
+        new = [] if self.batch is None else [self.batch.statement, b"".join(self.batch.keys)]
+        header = {
+            "kind": "contribution",
+            "run": self.run,
+            "attempt": self.attempt,
+            "entries": len(self.entries),
+        }
+        return pack_frame(header, [self.vector.astype("<u4").tobytes(), *self.entries, *new])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A firm has closed the run: its chain entries since ``seen``."""
+
+    run: str
+    entries: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        return pack_frame(
+            {"kind": "closed", "run": self.run, "entries": len(self.entries)}, self.entries
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A firm declines; the class is all that it tells."""
+
+    run: str
+    refusal_class: RefusalClass
+    statement: bytes
+
+    def encode(self) -> bytes:
+        header = {"kind": "refusal", "run": self.run, "class": self.refusal_class}
+        return pack_frame(header, [self.statement])
+
+
+FirmMessage = Accepted | Contribution | Closed | Refusal
+CoordinatorMessage = Offer | Round | Close
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfferHeader:
+    __pydantic_config__ = STRICT
+    run: str
+    next_attempt: Index
+    seen: Index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RoundHeader:
+    __pydantic_config__ = STRICT
+    run: str
+    round: Index
+    attempt: Index
+    log_size: Index
+    log_root: Hex32
+    roster: Names
+    seen: Counts
+    proof_sizes: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CloseHeader:
+    __pydantic_config__ = STRICT
+    run: str
+    seen: Index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EntriesHeader:
+    __pydantic_config__ = STRICT
+    run: str
+    entries: Index
+    attempt: Index = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RefusalHeader:
+    __pydantic_config__ = STRICT
+    run: str
+    refusal_class: RefusalClass
+
+
+def parse_coordinator_message(data: bytes) -> CoordinatorMessage:
+    """A message from the coordinator.
+
+    Raises:
+        VerificationError: not one, or malformed in any way.
+    """
+    kind, header, blobs = _open(data)
+    if kind == "offer":
+        offer = _header(_OfferHeader, header)
+        terms, document, statement = _exactly(blobs, 3)
+        return Offer(
+            run=offer.run,
+            next_attempt=offer.next_attempt,
+            seen=offer.seen,
+            terms=bytes(terms),
+            membership=SignedMembership(document=bytes(document), statement=bytes(statement)),
+        )
+    if kind == "close":
+        close = _header(_CloseHeader, header)
+        _exactly(blobs, 0)
+        return Close(run=close.run, seen=close.seen)
+    if kind == "round":
+        return _parse_round(_header(_RoundHeader, header), blobs)
+    raise VerificationError(f"unknown message kind {kind!r}")
+
+
+def _parse_round(header: _RoundHeader, blobs: list[memoryview]) -> Round:
+    if len(blobs) < 3 or len(blobs) > 3 + MAX_ROSTER:
+        raise VerificationError("a round needs weights, keys and proofs")
+    members = len(header.roster)
+    if len(header.seen) != members or len(header.proof_sizes) != members:
+        raise VerificationError("a round's lists do not match its roster")
+    steps = _chunks(blobs[2], HASH_BYTES)
+    if sum(header.proof_sizes) != len(steps):
+        raise VerificationError("a round's proofs do not match their sizes")
+    proofs, at = [], 0
+    for size in header.proof_sizes:
+        proofs.append(tuple(steps[at : at + size]))
+        at += size
+    keys = _chunks(blobs[1], KEY_BYTES)
+    if len(keys) != members:
+        raise VerificationError("a round's keys do not match its roster")
+    return Round(
+        run=header.run,
+        round_number=header.round,
+        attempt=header.attempt,
+        log_size=header.log_size,
+        log_root=bytes.fromhex(header.log_root),
+        roster=header.roster,
+        seen=header.seen,
+        keys=tuple(keys),
+        proofs=tuple(proofs),
+        batches=tuple(bytes(blob) for blob in blobs[3:]),
+        weights=_words(blobs[0]).view("<f4"),
+    )
+
+
+def parse_firm_message(data: bytes) -> FirmMessage:
+    """A message from a firm.
+
+    Raises:
+        VerificationError: not one, or malformed in any way.
+    """
+    kind, header, blobs = _open(data)
+    if kind == "refusal":
+        header["refusal_class"] = header.pop("class", None)
+        refusal = _header(_RefusalHeader, header)
+        (statement,) = _exactly(blobs, 1)
+        return Refusal(
+            run=refusal.run,
+            refusal_class=refusal.refusal_class,
+            statement=bytes(statement),
+        )
+    if kind not in ("accepted", "contribution", "closed"):
+        raise VerificationError(f"unknown message kind {kind!r}")
+    facts = _header(_EntriesHeader, header)
+    lead = 1 if kind == "contribution" else 0
+    if lead + facts.entries > len(blobs):
+        raise VerificationError("fewer entries than announced")
+    entries = tuple(bytes(blob) for blob in blobs[lead : lead + facts.entries])
+    rest = blobs[lead + facts.entries :]
+    if kind == "closed":
+        _exactly(rest, 0)
+        return Closed(run=facts.run, entries=entries)
+    if kind == "accepted":
+        return Accepted(run=facts.run, entries=entries, batch=_batch(rest))
+    return Contribution(
+        run=facts.run,
+        attempt=facts.attempt,
+        vector=_words(blobs[0]),
+        entries=entries,
+        batch=_batch(rest) if rest else None,
+    )
+
+
+def _open(data: bytes) -> tuple[str, dict[str, Any], list[memoryview]]:
+    header, blobs = parse_frame(data)
+    return str(header.pop("kind", "")), header, blobs
+
+
+def _header(cls: type[T], header: dict[str, Any]) -> T:
+    try:
+        return parse_as(cls, header, what="message")
+    except ConfigError as error:
+        raise VerificationError(str(error)) from None
+
+
+def _exactly(blobs: Sequence[memoryview], count: int) -> Sequence[memoryview]:
+    if len(blobs) != count:
+        raise VerificationError(f"expected {count} binary parts, found {len(blobs)}")
+    return blobs
+
+
+def _chunks(blob: memoryview, size: int) -> list[bytes]:
+    if len(blob) % size:
+        raise VerificationError(f"a list of {size}-byte items has an odd length")
+    return [bytes(blob[at : at + size]) for at in range(0, len(blob), size)]
+
+
+def _words(blob: memoryview) -> NDArray[np.uint32]:
+    if len(blob) % 4:
+        raise VerificationError("a vector's length is not a multiple of 4 bytes")
+    # A copy: what is received stays apart from the buffer that it arrived in, and is aligned.
+    return np.frombuffer(bytes(blob), dtype="<u4")
+
+
+def _batch(blobs: Sequence[memoryview]) -> SignedBatch:
+    statement, joined = _exactly(blobs, 2)
+    keys = _chunks(joined, KEY_BYTES)
+    if not 1 <= len(keys) <= MAX_BATCH:
+        raise VerificationError(f"a key batch holds 1 to {MAX_BATCH} keys")
+    return SignedBatch(statement=bytes(statement), keys=tuple(keys))

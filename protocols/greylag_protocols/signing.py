@@ -1,0 +1,145 @@
+"""Signatures: Ed25519 in DSSE envelopes around in-toto statements.
+
+A firm's or the lead's word is a Statement (https://in-toto.io/Statement/v1) with one of greylag's
+predicate types. Its exact bytes are signed (DSSE v1 pre-authentication encoding), stored and shown;
+nothing is ever re-serialised to be checked. The ``keyid`` in an envelope is only a hint (DSSE does
+not authenticate it): the caller names the key it expects.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError as SignatureError
+from securesystemslib.signer import CryptoSigner, SSlibKey
+
+from greylag_protocols.encoding import canonical_json, parse_json, tagged_hash
+from greylag_protocols.errors import VerificationError
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+PREDICATE_PREFIX = "urn:greylag:"
+MAX_ENVELOPE_BYTES = 65_535  # the most that a tile entry holds (C2SP tlog-tiles)
+
+
+class Signer(Protocol):
+    """Signs statements under one identity; the key itself stays inside."""
+
+    @property
+    def public_key(self) -> bytes:
+        """Raw Ed25519 public key, 32 bytes."""
+
+    def sign(self, kind: str, subject: str, digest: bytes, predicate: dict[str, Any]) -> bytes:
+        """A DSSE envelope around the statement that ``predicate`` holds of ``subject``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """A verified statement: its kind (``receipt/v1``), subject name, digest and predicate."""
+
+    kind: str
+    subject: str
+    digest: bytes
+    predicate: dict[str, Any]
+
+
+class Ed25519Signer:
+    """The signer of every real composition.
+
+    Args:
+        private_key: 32 raw bytes; entropy is the caller's.
+    """
+
+    def __init__(self, private_key: bytes) -> None:
+        key = Ed25519PrivateKey.from_private_bytes(private_key)
+        self._public = key.public_key().public_bytes_raw()
+        self._signer = CryptoSigner(key, _sslib_key(self._public))
+
+    @property
+    def public_key(self) -> bytes:
+        return self._public
+
+    def sign(self, kind: str, subject: str, digest: bytes, predicate: dict[str, Any]) -> bytes:
+        payload = canonical_json(
+            {
+                "_type": STATEMENT_TYPE,
+                "subject": [{"name": subject, "digest": {"sha256": digest.hex()}}],
+                "predicateType": PREDICATE_PREFIX + kind,
+                "predicate": predicate,
+            }
+        )
+        envelope = Envelope(payload, PAYLOAD_TYPE, {})
+        envelope.sign(self._signer)
+        return canonical_json(envelope.to_dict())
+
+
+def fingerprint(public_key: bytes) -> str:
+    """What people compare: SHA-256 of an identity key, hex."""
+    return tagged_hash("greylag/identity/v1", public_key).hex()
+
+
+def _sslib_key(public_key: bytes) -> SSlibKey:
+    try:
+        return SSlibKey.from_crypto(
+            Ed25519PublicKey.from_public_bytes(public_key), keyid=fingerprint(public_key)
+        )
+    except ValueError:
+        raise VerificationError("not an Ed25519 public key") from None
+
+
+def verify_statement(envelope: bytes, public_key: bytes, kind: str) -> Statement:
+    """The statement in a DSSE envelope, if ``public_key`` signed it and it is of ``kind``.
+
+    Raises:
+        VerificationError: anything at all is out of order.
+    """
+    statement = parse_statement(envelope)
+    parsed = _parse_envelope(envelope)
+    try:
+        parsed.verify([_sslib_key(public_key)], 1)
+    except SignatureError:
+        raise VerificationError(
+            f"the {statement.kind} statement is not signed by {fingerprint(public_key)[:16]}"
+        ) from None
+    if statement.kind != kind:
+        raise VerificationError(f"expected a {kind} statement, found {statement.kind}")
+    return statement
+
+
+def parse_statement(envelope: bytes) -> Statement:
+    """The statement in an envelope, **unverified**: to find out whose key to check it with."""
+    value = parse_json(_parse_envelope(envelope).payload, max_bytes=MAX_ENVELOPE_BYTES)
+    try:
+        (subject,) = value["subject"]
+        kind, predicate = value["predicateType"], value["predicate"]
+        name, digest = subject["name"], bytes.fromhex(subject["digest"]["sha256"])
+        wellformed = (
+            set(value) == {"_type", "subject", "predicateType", "predicate"}
+            and value["_type"] == STATEMENT_TYPE
+            and isinstance(predicate, dict)
+            and isinstance(name, str)
+            and isinstance(kind, str)
+            and kind.startswith(PREDICATE_PREFIX)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        wellformed = False
+    if not wellformed:
+        raise VerificationError("not an in-toto statement of greylag's")
+    return Statement(
+        kind=kind.removeprefix(PREDICATE_PREFIX), subject=name, digest=digest, predicate=predicate
+    )
+
+
+def _parse_envelope(envelope: bytes) -> Envelope:
+    value = parse_json(envelope, max_bytes=MAX_ENVELOPE_BYTES)
+    try:
+        parsed = Envelope.from_dict(value)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise VerificationError("not a DSSE envelope") from None
+    if parsed.payload_type != PAYLOAD_TYPE or len(parsed.signatures) != 1:
+        raise VerificationError("a DSSE envelope of another kind")
+    return parsed

@@ -1,0 +1,433 @@
+"""Plans and terms: what an operator writes, and what a firm accepts and signs.
+
+A plan is TOML. ``settle_terms`` binds it to a consortium and a run, solves the noise, and gives
+the *terms*; their canonical form (JCS) is hashed, accepted and signed. Every key is public. Unknown
+keys are errors with a suggestion.
+"""
+
+import math
+import re
+import tomllib
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Literal, NewType
+
+from pydantic import ConfigDict, Field
+
+from greylag_protocols import accounting, parameters
+from greylag_protocols.accounting import Mechanism
+from greylag_protocols.encoding import canonical_json, parse_as, parse_json, tagged_hash
+from greylag_protocols.errors import ConfigError
+from greylag_protocols.optimiser import StepRule
+from greylag_protocols.parameters import Parameter
+from greylag_protocols.quantise import RingGrid
+
+RunId = NewType("RunId", str)
+
+TERMS_VERSION: Literal["terms/v1"] = "terms/v1"
+REJOIN_EVERY = 50  # a firm that dropped out may come back only at these rounds
+MAX_DIMENSION = 20_000_000
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Text = Annotated[str, Field(min_length=1, max_length=400)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Range = tuple[
+    Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTerms:
+    """What the run is called and for."""
+
+    __pydantic_config__ = STRICT
+    name: Name
+    purpose: Text
+    suite: Literal["v1"] = "v1"  # X25519, Ed25519, AES-256-CTR, SHA-256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A column to predict: a number with public bounds, or one of public classes."""
+
+    __pydantic_config__ = STRICT
+    name: Text
+    unit: str = ""
+    range: Range | None = None
+    classes: tuple[Text, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """Number columns that share a unit, public bounds and a public scale.
+
+    With ``u = (value - low) / (high - low)``, a column enters the model as ``multiplier * sqrt(u)``
+    (``sqrt``) or ``multiplier * (2 u - 1)`` (``linear``).
+    """
+
+    __pydantic_config__ = STRICT
+    names: Annotated[tuple[Text, ...], Field(min_length=1)]
+    unit: str = ""
+    range: Range
+    scale: Literal["linear", "sqrt"] = "linear"
+    multiplier: Positive = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataTerms:
+    """The shape of every firm's table. Bounds are domain knowledge, never read off data."""
+
+    __pydantic_config__ = STRICT
+    standard: Text
+    task: Literal["regression", "classification", "sequence", "text"]
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)]
+    features: Annotated[tuple[Feature, ...], Field(min_length=1)]
+    missing: Literal["refuse", "zero-and-flag"] = "refuse"
+    group: Text | None = None  # rows with one value of this column stand on one side of the split
+    holdout: Fraction = 0.2
+    split_seed: int = 0
+    expected_records: Count  # over all firms: the denominator
+    max_records_per_firm: Count  # bounds the ring
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(name for feature in self.features for name in feature.names)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        return tuple(target.name for target in self.targets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTerms:
+    """A model that every firm can build from this description alone."""
+
+    __pydantic_config__ = STRICT
+    family: str = "mlp"
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(max_length=16)] = (
+        64,
+    )
+    activation: Literal["tanh", "relu"] = "tanh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanPrivacy:
+    """Privacy as a plan states it: ``epsilon``, from which the noise is solved (or, for experts,
+    ``noise_multiplier``, from which epsilon is computed); never both."""
+
+    __pydantic_config__ = STRICT
+    unit: Literal["record", "group", "firm"] = "record"
+    epsilon: Positive | None = None
+    noise_multiplier: Positive | None = None
+    delta: Annotated[float, Field(gt=0, lt=1e-2)]
+    clip_norm: Positive = 1.0
+    max_colluding: Annotated[int, Field(ge=1)]
+    min_firms: Annotated[int, Field(ge=3, le=10_000)]
+    max_attempts: Count | None = None  # default: 1.1 x rounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyTerms:
+    """Privacy as it is accepted: epsilon is the cost of all ``max_attempts`` releases."""
+
+    __pydantic_config__ = STRICT
+    unit: Literal["record", "group", "firm"]
+    epsilon: Positive
+    noise_multiplier: Positive
+    delta: Annotated[float, Field(gt=0, lt=1e-2)]
+    clip_norm: Positive
+    max_colluding: Annotated[int, Field(ge=1)]
+    min_firms: Annotated[int, Field(ge=3, le=10_000)]
+    max_attempts: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingTerms:
+    """Rounds and the public constants of the step."""
+
+    __pydantic_config__ = STRICT
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    optimiser: Literal["adam", "momentum"] = "adam"
+    learning_rate: Positive = 0.003
+    momentum: Fraction = 0.9
+    second_moment: Fraction = 0.999
+    stabiliser: Positive = 1e-8
+    schedule: Literal["constant", "linear"] = "linear"
+    ema: Fraction = 0.98
+    reply_offset_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the operator writes."""
+
+    __pydantic_config__ = STRICT
+    run: RunTerms
+    data: DataTerms
+    model: ModelTerms = field(default_factory=ModelTerms)
+    privacy: PlanPrivacy
+    training: TrainingTerms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What every party agrees on for one run."""
+
+    __pydantic_config__ = STRICT
+    version: Literal["terms/v1"]
+    consortium: Text
+    run_id: Name
+    run: RunTerms
+    data: DataTerms
+    model: ModelTerms
+    privacy: PrivacyTerms
+    training: TrainingTerms
+
+    def encode(self) -> bytes:
+        """The canonical bytes that are hashed and signed."""
+        return canonical_json(self)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The model's tensors, in order."""
+        return _parameters(self.data, self.model)
+
+    @property
+    def dimension(self) -> int:
+        return parameters.dimension(self.parameters)
+
+    @property
+    def batch_cap(self) -> int:
+        """Most records of one firm in one release; also the size that batches are padded to."""
+        return accounting.batch_cap(self.data.max_records_per_firm, self.training.sampling_rate)
+
+    @property
+    def mechanism(self) -> Mechanism:
+        return Mechanism(
+            sampling_rate=self.training.sampling_rate,
+            noise_multiplier=self.privacy.noise_multiplier,
+            records_cap=self.data.max_records_per_firm,
+            batch_cap=self.batch_cap,
+        )
+
+    @property
+    def denominator(self) -> float:
+        """Expected records in one release, over all firms: public, whatever is really sampled."""
+        return self.training.sampling_rate * self.data.expected_records
+
+    @property
+    def step_rule(self) -> StepRule:
+        training = self.training
+        return StepRule(
+            optimiser=training.optimiser,
+            learning_rate=training.learning_rate,
+            schedule=training.schedule,
+            rounds=training.rounds,
+            momentum=training.momentum,
+            second_moment=training.second_moment,
+            stabiliser=training.stabiliser,
+            ema=training.ema,
+        )
+
+    def grid(self, firms: int) -> RingGrid:
+        """The ring grid for a roster of ``firms``."""
+        return RingGrid.of(
+            firms=firms,
+            max_colluding=self.privacy.max_colluding,
+            clip_norm=self.privacy.clip_norm,
+            noise_multiplier=self.privacy.noise_multiplier,
+            batch_cap=self.batch_cap,
+            dimension=self.dimension,
+        )
+
+    def epsilon_after(self, releases: int) -> float:
+        """What ``releases`` attempts cost, at the terms' delta."""
+        return accounting.epsilon_of(self.mechanism, releases=releases, delta=self.privacy.delta)
+
+
+def terms_digest(encoded: bytes) -> bytes:
+    """Hash of the terms' bytes as received, 32 bytes."""
+    return tagged_hash("greylag/terms/v1", encoded)
+
+
+def parse_plan(text: str) -> Plan:
+    """A plan from TOML.
+
+    Raises:
+        ConfigError: TOML errors, unknown or missing keys, values outside their bounds, and
+            combinations that make no sense; the message names the key and the remedy.
+    """
+    try:
+        value = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the plan is not TOML: {error}") from None
+    plan = parse_as(Plan, value, what="plan")
+    _check_data(plan.data)
+    _check_model(plan.data, plan.model)
+    _check_privacy(plan.privacy, plan.training)
+    return plan
+
+
+def settle_terms(plan: Plan, *, consortium: str, run_id: str) -> Terms:
+    """Terms from a plan: defaults filled in and the noise solved for ``max_attempts``."""
+    privacy, rounds = plan.privacy, plan.training.rounds
+    max_attempts = privacy.max_attempts or math.ceil(1.1 * rounds)
+    if privacy.epsilon is not None:
+        sigma = accounting.solve_noise_multiplier(
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            releases=max_attempts,
+            sampling_rate=plan.training.sampling_rate,
+            records_cap=plan.data.max_records_per_firm,
+        )
+        epsilon = privacy.epsilon
+    else:
+        sigma = privacy.noise_multiplier or 0.0
+        mechanism = Mechanism(
+            sampling_rate=plan.training.sampling_rate,
+            noise_multiplier=sigma,
+            records_cap=plan.data.max_records_per_firm,
+            batch_cap=accounting.batch_cap(
+                plan.data.max_records_per_firm, plan.training.sampling_rate
+            ),
+        )
+        epsilon = accounting.epsilon_of(mechanism, releases=max_attempts, delta=privacy.delta)
+    settled = PrivacyTerms(
+        **{
+            **asdict(privacy),
+            "epsilon": epsilon,
+            "noise_multiplier": sigma,
+            "max_attempts": max_attempts,
+        }
+    )
+    terms = Terms(
+        version=TERMS_VERSION,
+        consortium=consortium,
+        run_id=run_id,
+        run=plan.run,
+        data=plan.data,
+        model=plan.model,
+        privacy=settled,
+        training=plan.training,
+    )
+    check_terms(terms)
+    return terms
+
+
+def parse_terms(encoded: bytes) -> Terms:
+    """Terms from outside, with every rule checked again, the promised epsilon among them.
+
+    Raises:
+        VerificationError: not JSON.
+        ConfigError: not terms that a firm could accept.
+    """
+    terms = parse_as(Terms, parse_json(encoded), what="terms")
+    check_terms(terms)
+    return terms
+
+
+def check_terms(terms: Terms) -> None:
+    """All rules beyond single values.
+
+    Raises:
+        ConfigError: names the rule.
+    """
+    _check_data(terms.data)
+    _check_model(terms.data, terms.model)
+    privacy = terms.privacy
+    _check_counts(privacy.max_colluding, privacy.min_firms)
+    if privacy.max_attempts < terms.training.rounds:
+        raise ConfigError("privacy.max_attempts is below training.rounds; raise it")
+    terms.grid(privacy.min_firms)
+    cost = terms.epsilon_after(privacy.max_attempts)
+    if cost > privacy.epsilon * (1 + 1e-6):
+        raise ConfigError(
+            f"{privacy.max_attempts} attempts with noise {privacy.noise_multiplier} cost epsilon "
+            f"{cost:.4f}, more than the {privacy.epsilon} that the terms promise"
+        )
+
+
+def _check_privacy(privacy: PlanPrivacy, training: TrainingTerms) -> None:
+    if (privacy.epsilon is None) == (privacy.noise_multiplier is None):
+        found = "neither" if privacy.epsilon is None else "both"
+        raise ConfigError(
+            f"plan: privacy.epsilon and privacy.noise_multiplier: {found} given; give epsilon "
+            "and the noise is solved from it"
+        )
+    if privacy.unit != "record":
+        raise ConfigError(
+            f"plan: privacy.unit = {privacy.unit!r} is not yet supported; use 'record'"
+        )
+    if privacy.max_attempts is not None and privacy.max_attempts < training.rounds:
+        raise ConfigError("plan: privacy.max_attempts is below training.rounds; raise it")
+    _check_counts(privacy.max_colluding, privacy.min_firms)
+
+
+def _check_counts(max_colluding: int, min_firms: int) -> None:
+    if max_colluding > min_firms - 2:
+        raise ConfigError(
+            f"privacy.max_colluding = {max_colluding} leaves fewer than two honest firms in a "
+            f"roster of min_firms = {min_firms}; it may be at most {min_firms - 2}"
+        )
+
+
+def _check_data(data: DataTerms) -> None:
+    if data.task not in ("regression", "classification"):
+        raise ConfigError(f"data.task = {data.task!r} is not yet supported; use 'regression'")
+    columns = [*data.feature_names, *data.target_names]
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise ConfigError(f"data: column {twice[0]!r} stands twice among features and targets")
+    if data.group in columns:
+        raise ConfigError(f"data.group {data.group!r} is also a feature or a target")
+    for feature in data.features:
+        _check_range(f"feature {feature.names[0]!r}", feature.range)
+    if data.task == "classification" and len(data.targets) != 1:
+        raise ConfigError("data.targets: a classification has exactly one target")
+    for target in data.targets:
+        _check_target(target, data.task)
+    if data.expected_records > 10_000 * data.max_records_per_firm:
+        raise ConfigError("data.expected_records is beyond 10,000 firms of max_records_per_firm")
+
+
+def _check_target(target: Target, task: str) -> None:
+    if task == "classification":
+        if target.classes is None or target.range is not None:
+            raise ConfigError(f"target {target.name!r}: a class needs 'classes' and no 'range'")
+        if len(set(target.classes)) != len(target.classes) or len(target.classes) < 2:
+            raise ConfigError(f"target {target.name!r}: at least two different classes are needed")
+    elif target.range is None or target.classes is not None:
+        raise ConfigError(f"target {target.name!r}: a number needs 'range' and no 'classes'")
+    else:
+        _check_range(f"target {target.name!r}", target.range)
+
+
+def _check_range(what: str, bounds: Range) -> None:
+    if not bounds[0] < bounds[1]:
+        raise ConfigError(f"{what}: range {list(bounds)} must go from low to high")
+
+
+def _check_model(data: DataTerms, model: ModelTerms) -> None:
+    if model.family != "mlp":
+        raise ConfigError(f"model.family = {model.family!r} is not yet supported; use 'mlp'")
+    size = parameters.dimension(_parameters(data, model))
+    if size > MAX_DIMENSION:
+        raise ConfigError(f"the model has {size} weights; at most {MAX_DIMENSION} are allowed")
+
+
+def _parameters(data: DataTerms, model: ModelTerms) -> tuple[Parameter, ...]:
+    flags = 2 if data.missing == "zero-and-flag" else 1
+    classes = data.targets[0].classes
+    outputs = len(classes) if classes is not None else len(data.targets)
+    return parameters.mlp_parameters(
+        inputs=flags * len(data.feature_names), hidden=model.hidden, outputs=outputs
+    )
+
+
+def run_id_for(name: str, nonce: str) -> RunId:
+    """A run id: the plan's name and a nonce, so that no two runs share one."""
+    return RunId(re.sub(r"-+", "-", f"{name[:28]}-{nonce}"))

@@ -1,0 +1,1 @@
+"""The lead's coordinator: enrolment, rounds, log."""
