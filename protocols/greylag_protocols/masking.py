@@ -1,6 +1,6 @@
 """Pairwise one-time masks that cancel only in the sum over the whole roster.
 
-Firm ``i`` sends ``x_i + sum_j sign(i, j) * PRG(k_ij)  mod 2^32``. ``sign(i, j) = -sign(j, i)``, so
+Firm ``i`` sends ``x_i + sum_j sign(i, j) PRG(k_ij)  mod 2^32``. ``sign(i, j) = -sign(j, i)``, so
 each stream is added once and subtracted once; the sum over *all* of the roster is ``sum_i x_i``,
 and any sum that lacks an honest firm is uniform to whoever lacks the pair keys (Bonawitz et al. 2017,
 section 4, without the dropout recovery: here a missing firm voids the attempt).
