@@ -12,6 +12,7 @@ counted is what ``|R| - t`` firms add; rounding is paid for in ``quantise``.
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dp_accounting
@@ -24,7 +25,10 @@ NEIGHBOURS = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 RDP_ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [
     80, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
 ])  # fmt: skip
+MIN_NOISE_MULTIPLIER = 0.3  # with less noise the accountants lose their footing
+COARSE_ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 MAX_NOISE_MULTIPLIER = 1e4
+MAX_EPSILON = 1e3  # beyond this nothing is promised, and a loss distribution may not fit in memory
 CAP_DEVIATIONS = 6.0
 
 
@@ -61,9 +65,13 @@ class Mechanism:
 
 
 def batch_cap(records_cap: int, sampling_rate: float) -> int:
-    """The public size at which a firm's Poisson sample is cut: six deviations above its mean."""
+    """The public size at which a firm's Poisson sample is cut: six deviations above its mean.
+
+    And ``6^2 / 3`` records more: small samples have longer tails than a normal. By Bernstein's
+    inequality a sample is then cut with probability below ``exp(-6^2 / 2)``, about 1.5e-8.
+    """
     mean = records_cap * sampling_rate
-    slack = CAP_DEVIATIONS * math.sqrt(mean * (1 - sampling_rate))
+    slack = CAP_DEVIATIONS * math.sqrt(mean * (1 - sampling_rate)) + CAP_DEVIATIONS**2 / 3
     return max(1, min(records_cap, math.ceil(mean + slack)))
 
 
@@ -73,11 +81,18 @@ def epsilon_of(mechanism: Mechanism, *, releases: int, delta: float) -> float:
 
     Raises:
         VerificationError: PLD and RDP contradict each other.
+        ConfigError: it is beyond ``MAX_EPSILON``.
     """
     if releases == 0:
         return 0.0
-    epsilon = _pld_epsilon(mechanism.event(), releases, delta)
     bound = _rdp_epsilon(mechanism, releases, delta)
+    if not bound <= MAX_EPSILON:
+        raise ConfigError(
+            f"{releases} releases with noise_multiplier {mechanism.noise_multiplier} cost epsilon "
+            f"{bound:.0f}, which promises nothing (at most {MAX_EPSILON:.0f}): add noise, lower "
+            "sampling_rate or use fewer rounds"
+        )
+    epsilon = _pld_epsilon(mechanism.event(), releases, delta)
     if epsilon > bound * 1.001 + PLD_INTERVAL:
         raise VerificationError(
             f"the accountants disagree (PLD {epsilon:.4f}, RDP {bound:.4f}); refusing to guess"
@@ -91,8 +106,10 @@ def _pld_epsilon(event: dp_event.DpEvent, releases: int, delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-def _rdp_epsilon(mechanism: Mechanism, releases: int, delta: float) -> float:
-    accountant = rdp.RdpAccountant(RDP_ORDERS, NEIGHBOURS)
+def _rdp_epsilon(
+    mechanism: Mechanism, releases: int, delta: float, orders: Sequence[float] = RDP_ORDERS
+) -> float:
+    accountant = rdp.RdpAccountant(orders, NEIGHBOURS)
     gaussian = dp_event.GaussianDpEvent(mechanism.noise_multiplier)
     accountant.compose(dp_event.PoissonSampledDpEvent(mechanism.sampling_rate, gaussian), releases)
     return float(accountant.get_epsilon(delta))
@@ -124,17 +141,24 @@ def solve_noise_multiplier(
     """
     cap = batch_cap(records_cap, sampling_rate)
 
-    def cost(sigma: float) -> float:
-        mechanism = Mechanism(
+    def of(sigma: float) -> Mechanism:
+        return Mechanism(
             sampling_rate=sampling_rate,
             noise_multiplier=sigma,
             records_cap=records_cap,
             batch_cap=cap,
         )
-        return _pld_epsilon(mechanism.event(), releases, delta)
+
+    def enough(sigma: float) -> bool:
+        return _pld_epsilon(of(sigma).event(), releases, delta) <= epsilon
+
+    def hopeless(sigma: float) -> bool:
+        # A loss distribution of that width might not fit in memory; the Renyi bound always does.
+        # Coarse orders can overstate it, hence the allowance.
+        return not _rdp_epsilon(of(sigma), releases, delta, COARSE_ORDERS) <= 4 * MAX_EPSILON
 
     high = 1.0
-    while cost(high) > epsilon:
+    while hopeless(high) or not enough(high):
         high *= 2
         if high > MAX_NOISE_MULTIPLIER:
             raise ConfigError(
@@ -143,10 +167,10 @@ def solve_noise_multiplier(
             )
     low = high / 2
     if high == 1.0:
-        low = 0.3
-        if cost(low) <= epsilon:
-            return low  # less noise than this and the accountants lose their footing
+        low = MIN_NOISE_MULTIPLIER
+        if not hopeless(low) and enough(low):
+            return low
     while high - low > 1e-4:
         middle = (low + high) / 2
-        low, high = (middle, high) if cost(middle) > epsilon else (low, middle)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return math.ceil(high * 1e4) / 1e4

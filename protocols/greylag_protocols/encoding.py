@@ -2,7 +2,8 @@
 
 * Whatever is hashed carries a domain tag and a version: ``tagged_hash("greylag/context/v1", ...)``.
 * Whatever is signed or hashed as JSON is RFC 8785 (JCS), and is parsed strictly: no duplicate keys,
-  no NaN, bounded size. Bytes from outside are kept as received and never re-serialised.
+  no NaN, no lone surrogate, bounded size. Bytes from outside are kept as received and never
+  re-serialised.
 * A frame is ``magic (4) | header length (4, big endian) | header (JCS) | blobs``; the header names
   each blob's length, so that a parser knows every size before it touches a byte of it.
 """
@@ -10,6 +11,8 @@
 import difflib
 import hashlib
 import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar, cast
@@ -23,15 +26,28 @@ MAGIC = b"GLG1"
 MAX_HEADER_BYTES = 8 << 20
 MAX_FRAME_BYTES = 1 << 30
 MAX_JSON_DEPTH = 32
+MAX_BLOBS = 1 << 17
+MAX_EXPLAINED = 8  # a hostile header may be wrong in a million places
+EXACT_INT = 2**53 - 1  # JSON numbers are doubles; beyond this they skip integers
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 T = TypeVar("T")
 
 
 def canonical_json(value: object) -> bytes:
-    """RFC 8785 bytes of a JSON value or of a dataclass made of JSON values."""
+    """RFC 8785 bytes of a JSON value or of a dataclass made of JSON values.
+
+    Raises:
+        ConfigError: something that JSON cannot hold exactly: NaN, an integer beyond 2^53 - 1, a
+            lone surrogate, bytes.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
-    return rfc8785.dumps(_plain(value))
+    try:
+        return rfc8785.dumps(_plain(value))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot be written as canonical JSON: {error}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -54,16 +70,40 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is beyond the range of a double")
+    return number
+
+
+def _integer(text: str) -> int | float:
+    # JCS writes the double 1e16 with all its digits; what comes back is that double again.
+    if len(text) > 17 or abs(int(text)) > EXACT_INT:
+        return _finite(text)
+    return int(text)
+
+
 def parse_json(data: bytes, *, max_bytes: int = MAX_HEADER_BYTES) -> Any:
     """Parse JSON from outside.
 
     Raises:
-        VerificationError: too long, too deep, not UTF-8 JSON, a duplicate key, NaN or Infinity.
+        VerificationError: too long, too deep, not UTF-8 JSON, a duplicate key, NaN, a number beyond
+            doubles, a lone surrogate.
     """
     if len(data) > max_bytes:
         raise VerificationError(f"JSON of {len(data)} bytes; at most {max_bytes} are allowed")
     try:
-        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+        text = str(data, "utf-8")  # json.loads itself would take UTF-16, UTF-32 and surrogates
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # fails on a surrogate without its pair
     except (ValueError, RecursionError) as error:
         raise VerificationError(f"not acceptable JSON: {error}") from None
     if _depth(value) > MAX_JSON_DEPTH:
@@ -103,20 +143,38 @@ def parse_as(cls: type[T], value: object, *, what: str) -> T:
         ConfigError: names every wrong key and what was expected.
     """
     try:
+        if (path := _nonfinite(value)) is not None:
+            raise ConfigError(f"{what}: {path}: NaN and infinity are not allowed; give a number")
         text = json.dumps(value, allow_nan=False)
         value = _adapter(cls).validate_json(text, strict=True)
     except pydantic.ValidationError as error:
-        lines = [_explain(cls, item) for item in error.errors(include_url=False)]
+        errors = error.errors(include_url=False)
+        lines = [_explain(cls, item) for item in errors[:MAX_EXPLAINED]]
+        if len(errors) > MAX_EXPLAINED:
+            lines.append(f"and {len(errors) - MAX_EXPLAINED} more")
         raise ConfigError(f"{what}: " + "; ".join(lines)) from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{what}: {error}") from None
     return cast(T, value)
 
 
+def _nonfinite(value: Any, path: str = "") -> str | None:
+    """Where a parsed value holds NaN or infinity, since the validator would not always say."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return path or "(top)"
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            found = _nonfinite(item, f"{path}.{key}" if path else str(key))
+            if found is not None:
+                return found
+    return None
+
+
 def _explain(cls: type, item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"]) or "(top)"
+    path = ".".join(str(part)[:80] for part in item["loc"]) or "(top)"
     if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        name = str(item["loc"][-1])
+        name = str(item["loc"][-1])[:80]
         near = difflib.get_close_matches(name, sorted(_field_names(cls)), n=1)
         return f"unknown key {path!r}" + (f", did you mean {near[0]!r}?" if near else "")
     if item["type"] in ("missing", "missing_argument"):
@@ -166,6 +224,8 @@ def parse_frame(data: bytes) -> tuple[dict[str, Any], list[memoryview]]:
     lengths = header.pop("blobs", None) if isinstance(header, dict) else None
     if not isinstance(lengths, list) or not all(type(n) is int and n >= 0 for n in lengths):
         raise VerificationError("frame header lacks the lengths of its blobs")
+    if len(lengths) > MAX_BLOBS:
+        raise VerificationError(f"a frame of {len(lengths)} blobs; at most {MAX_BLOBS} are allowed")
     if 8 + size + sum(lengths) != len(data):
         raise VerificationError("frame length does not match its header")
     view, at, blobs = memoryview(data), 8 + size, []

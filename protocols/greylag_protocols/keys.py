@@ -15,8 +15,8 @@ from greylag_protocols.encoding import parse_as
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.log import ChainTip
 from greylag_protocols.membership import Hex32
-from greylag_protocols.merkle import hash_leaf, root_of, verify_inclusion
-from greylag_protocols.signing import Signer, verify_statement
+from greylag_protocols.merkle import hash_leaf, prove_inclusion, root_of, verify_inclusion
+from greylag_protocols.signing import Signer, parse_statement, verify_statement
 from greylag_protocols.terms import STRICT
 
 BATCH_KIND = "key-batch/v1"
@@ -58,6 +58,8 @@ class VerifiedBatch:
         Raises:
             VerificationError: it is not.
         """
+        if attempt not in self.facts.attempts:
+            raise VerificationError(f"{self.facts.firm}: this batch has no key for this attempt")
         verify_inclusion(
             key_leaf(key, attempt),
             index=attempt - self.facts.first,
@@ -75,6 +77,16 @@ def key_leaf(key: bytes, attempt: int) -> bytes:
 def batch_leaves(keys: Sequence[bytes], first: int) -> list[bytes]:
     """The leaf hashes of a batch."""
     return [key_leaf(key, first + index) for index, key in enumerate(keys)]
+
+
+def prove_key(keys: Sequence[bytes], first: int, attempt: int) -> tuple[bytes, ...]:
+    """The inclusion proof of the key for ``attempt``."""
+    return tuple(prove_inclusion(batch_leaves(keys, first), attempt - first))
+
+
+def claimed_firm(envelope: bytes) -> str:
+    """Whose batch an envelope says it is, **unverified**: to find the key to check it with."""
+    return str(parse_statement(envelope).predicate.get("firm"))
 
 
 def sign_batch(

@@ -63,9 +63,14 @@ class ChainTip:
         predicate = statement.predicate
         if predicate.get("firm") != firm:
             raise VerificationError(f"{firm}: an entry that names {predicate.get('firm')!r}")
-        if predicate.get("seq") != self.seq + 1 or predicate.get("prev") != self.head.hex():
+        seq = predicate.get("seq")
+        if (
+            type(seq) is not int  # true and 1.0 equal 1 in Python, not in the chain
+            or seq != self.seq + 1
+            or predicate.get("prev") != self.head.hex()
+        ):
             raise VerificationError(
-                f"{firm}: entry {predicate.get('seq')} does not follow entry {self.seq} of its "
+                f"{firm}: entry {seq!r:.20} does not follow entry {self.seq} of its "
                 "chain: the firm's ledger was restored or copied, or an entry was dropped"
             )
         return ChainTip(seq=self.seq + 1, head=entry_head(envelope))

@@ -2,12 +2,15 @@
 
 Firm ``i`` sends ``x_i + sum_j sign(i, j) PRG(k_ij)  mod 2^32``. ``sign(i, j) = -sign(j, i)``, so
 each stream is added once and subtracted once; the sum over *all* of the roster is ``sum_i x_i``,
-and any sum that lacks an honest firm is uniform to whoever lacks the pair keys (Bonawitz et al. 2017,
-section 4, without the dropout recovery: here a missing firm voids the attempt).
+and any sum that lacks an honest firm is uniform to whoever lacks the pair keys (Bonawitz et al.
+2017, section 4, without the dropout recovery: here a missing firm voids the attempt).
 
-``k_ij = HKDF-SHA256(X25519(key_i, key_j), info = tag | context)``. The context binds terms, run,
-round, attempt, model, log checkpoint and everybody's one-time key: parties that were told different
-stories derive different streams and the result is noise.
+``k_ij = HKDF-SHA256(X25519(key_i, key_j), info = tag | context | both public keys, sorted)``. The
+context binds terms, run, round, attempt, model, log checkpoint and everybody's one-time key:
+parties that were told different stories derive different streams and the result is noise. The
+pair's own keys are bound too, since different public keys can have the same secret with everybody
+(they differ by a point of small order): a firm that shows such a twin of another's key would
+otherwise repeat that firm's stream, with the other sign, and so take the mask off a third firm.
 """
 
 from collections.abc import Sequence
@@ -26,7 +29,7 @@ CHUNK_WORDS = 1 << 15  # 128 KiB: the accumulator's chunk and the keystream stay
 
 
 def derive_key(secret: bytes, context: bytes, tag: bytes) -> bytes:
-    """HKDF-SHA256 (RFC 5869) to 32 bytes; ``context`` is the attempt's 32-byte context."""
+    """HKDF-SHA256 (RFC 5869) to 32 bytes; ``context`` starts with the attempt's 32 bytes."""
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=tag + b"|" + context).derive(secret)
 
 
@@ -42,12 +45,12 @@ def pair_key(private_key: bytes, peer_public_key: bytes, context: bytes) -> byte
         VerificationError: the peer's key is not 32 bytes or of small order.
     """
     try:
-        shared = X25519PrivateKey.from_private_bytes(private_key).exchange(
-            X25519PublicKey.from_public_bytes(peer_public_key)
-        )
+        own = X25519PrivateKey.from_private_bytes(private_key)
+        shared = own.exchange(X25519PublicKey.from_public_bytes(peer_public_key))
     except ValueError:
         raise VerificationError("a roster key is not a usable X25519 key") from None
-    return derive_key(shared, context, MASK_TAG)
+    pair = sorted([own.public_key().public_bytes_raw(), peer_public_key])
+    return derive_key(shared, context + b"".join(pair), MASK_TAG)
 
 
 def add_masks(vector: NDArray[np.uint32], add: Sequence[bytes], subtract: Sequence[bytes]) -> None:

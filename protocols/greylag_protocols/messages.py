@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from greylag_protocols.encoding import pack_frame, parse_as, parse_frame
+from greylag_protocols.encoding import EXACT_INT, pack_frame, parse_as, parse_frame
 from greylag_protocols.errors import ConfigError, RefusalClass, VerificationError
 from greylag_protocols.keys import KEY_BYTES, MAX_BATCH
 from greylag_protocols.membership import Hex32, SignedMembership
@@ -24,7 +24,7 @@ from greylag_protocols.terms import STRICT
 HASH_BYTES = 32
 MAX_ROSTER = 10_000
 T = TypeVar("T")
-Index = Annotated[int, Field(ge=0, le=2**53)]
+Index = Annotated[int, Field(ge=0, le=EXACT_INT)]
 Names = Annotated[tuple[str, ...], Field(max_length=MAX_ROSTER)]
 Counts = Annotated[tuple[Index, ...], Field(max_length=MAX_ROSTER)]
 
@@ -206,7 +206,14 @@ class _EntriesHeader:
     __pydantic_config__ = STRICT
     run: str
     entries: Index
-    attempt: Index = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ContributionHeader:
+    __pydantic_config__ = STRICT
+    run: str
+    attempt: Index
+    entries: Index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +288,8 @@ def parse_firm_message(data: bytes) -> FirmMessage:
     """
     kind, header, blobs = _open(data)
     if kind == "refusal":
+        if "refusal_class" in header:
+            raise VerificationError("a refusal with an unknown key")
         header["refusal_class"] = header.pop("class", None)
         refusal = _header(_RefusalHeader, header)
         (statement,) = _exactly(blobs, 1)
@@ -291,20 +300,23 @@ def parse_firm_message(data: bytes) -> FirmMessage:
         )
     if kind not in ("accepted", "contribution", "closed"):
         raise VerificationError(f"unknown message kind {kind!r}")
+    if kind == "contribution":
+        return _parse_contribution(_header(_ContributionHeader, header), blobs)
     facts = _header(_EntriesHeader, header)
-    lead = 1 if kind == "contribution" else 0
-    if lead + facts.entries > len(blobs):
-        raise VerificationError("fewer entries than announced")
-    entries = tuple(bytes(blob) for blob in blobs[lead : lead + facts.entries])
-    rest = blobs[lead + facts.entries :]
+    entries, rest = _entries(blobs, facts.entries)
     if kind == "closed":
         _exactly(rest, 0)
         return Closed(run=facts.run, entries=entries)
-    if kind == "accepted":
-        return Accepted(run=facts.run, entries=entries, batch=_batch(rest))
+    return Accepted(run=facts.run, entries=entries, batch=_batch(rest))
+
+
+def _parse_contribution(header: _ContributionHeader, blobs: list[memoryview]) -> Contribution:
+    if not blobs:
+        raise VerificationError("a contribution needs a vector")
+    entries, rest = _entries(blobs[1:], header.entries)
     return Contribution(
-        run=facts.run,
-        attempt=facts.attempt,
+        run=header.run,
+        attempt=header.attempt,
         vector=_words(blobs[0]),
         entries=entries,
         batch=_batch(rest) if rest else None,
@@ -313,7 +325,7 @@ def parse_firm_message(data: bytes) -> FirmMessage:
 
 def _open(data: bytes) -> tuple[str, dict[str, Any], list[memoryview]]:
     header, blobs = parse_frame(data)
-    return str(header.pop("kind", "")), header, blobs
+    return str(header.pop("kind", ""))[:40], header, blobs
 
 
 def _header(cls: type[T], header: dict[str, Any]) -> T:
@@ -321,6 +333,12 @@ def _header(cls: type[T], header: dict[str, Any]) -> T:
         return parse_as(cls, header, what="message")
     except ConfigError as error:
         raise VerificationError(str(error)) from None
+
+
+def _entries(blobs: list[memoryview], count: int) -> tuple[tuple[bytes, ...], list[memoryview]]:
+    if count > len(blobs):
+        raise VerificationError("fewer entries than announced")
+    return tuple(bytes(blob) for blob in blobs[:count]), blobs[count:]
 
 
 def _exactly(blobs: Sequence[memoryview], count: int) -> Sequence[memoryview]:

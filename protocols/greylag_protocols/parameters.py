@@ -37,7 +37,7 @@ def mlp_parameters(*, inputs: int, hidden: Sequence[int], outputs: int) -> tuple
     tensors = []
     for index, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
         last = index == len(widths) - 2
-        bound = 0.0 if last and hidden else math.sqrt(3 / fan_in)
+        bound = 0.0 if last else math.sqrt(3 / fan_in)
         layer = 2 * index  # activations stand between the linear layers
         tensors.append(Parameter(name=f"{layer}.weight", shape=(fan_out, fan_in), bound=bound))
         tensors.append(Parameter(name=f"{layer}.bias", shape=(fan_out,), bound=0.0))

@@ -99,8 +99,9 @@ class RingGrid:
         debit nothing about the data may show.
         """
         limit = float(self.share)
+        reach = limit * self.step
         data = np.nan_to_num(clipped_sum, nan=0.0, posinf=0.0, neginf=0.0)
-        rounded = np.clip(np.rint(data / self.step), -limit, limit)
+        rounded = np.rint(np.clip(data, -reach, reach) / self.step)  # clamped first: no overflow
         rounded += np.rint(normals * (self.noise_std / self.step))
         clamped: NDArray[np.int32] = np.clip(rounded, -limit, limit).astype(np.int32)
         return clamped

@@ -41,10 +41,13 @@ class Attempt:
         """The 32 bytes that bind this attempt.
 
         Raises:
-            VerificationError: the roster is not sorted by name, without doubles.
+            VerificationError: the roster is not sorted by name, or holds a name or key twice.
         """
         if list(self.firms) != sorted(set(self.firms)):
             raise VerificationError("the roster is not sorted and free of doubles")
+        # Two firms under one key would add one mask with both signs, that is, none at all.
+        if len({entry.key for entry in self.roster}) != len(self.roster):
+            raise VerificationError("a one-time key stands twice in the roster")
         return tagged_hash(
             "greylag/context/v1",
             self.terms,

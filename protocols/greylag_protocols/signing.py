@@ -2,8 +2,10 @@
 
 A firm's or the lead's word is a Statement (https://in-toto.io/Statement/v1) with one of greylag's
 predicate types. Its exact bytes are signed (DSSE v1 pre-authentication encoding), stored and shown;
-nothing is ever re-serialised to be checked. The ``keyid`` in an envelope is only a hint (DSSE does
-not authenticate it): the caller names the key it expects.
+a payload is never re-serialised to be checked. The ``keyid`` in an envelope is only a hint (DSSE
+does not authenticate it): the caller names the key it expects. DSSE does not sign the envelope
+around the payload either, yet chains and the log hash it: so it has one accepted form (JCS, nothing
+added), and whoever passes an entry on cannot change its hash while its signature still holds.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from securesystemslib.exceptions import VerificationError as SignatureError
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from greylag_protocols.encoding import canonical_json, parse_json, tagged_hash
-from greylag_protocols.errors import VerificationError
+from greylag_protocols.errors import ConfigError, VerificationError
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -74,7 +76,13 @@ class Ed25519Signer:
         )
         envelope = Envelope(payload, PAYLOAD_TYPE, {})
         envelope.sign(self._signer)
-        return canonical_json(envelope.to_dict())
+        encoded = canonical_json(envelope.to_dict())
+        if len(encoded) > MAX_ENVELOPE_BYTES:
+            raise ConfigError(
+                f"a {kind} statement of {len(encoded)} bytes; a log entry holds at most "
+                f"{MAX_ENVELOPE_BYTES}: refer to large content by its digest, or use fewer firms"
+            )
+        return encoded
 
 
 def fingerprint(public_key: bytes) -> str:
@@ -124,6 +132,8 @@ def parse_statement(envelope: bytes) -> Statement:
             and isinstance(name, str)
             and isinstance(kind, str)
             and kind.startswith(PREDICATE_PREFIX)
+            and subject == {"name": name, "digest": {"sha256": digest.hex()}}
+            and len(digest) == 32
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         wellformed = False
@@ -138,8 +148,12 @@ def _parse_envelope(envelope: bytes) -> Envelope:
     value = parse_json(envelope, max_bytes=MAX_ENVELOPE_BYTES)
     try:
         parsed = Envelope.from_dict(value)
-    except (KeyError, TypeError, ValueError, AttributeError):
+        extra = [name for item in parsed.signatures.values() for name in item.unrecognized_fields]
+        canonical = not extra and canonical_json(parsed.to_dict()) == envelope
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError):
         raise VerificationError("not a DSSE envelope") from None
+    if not canonical:
+        raise VerificationError("a DSSE envelope that is not in its one accepted form (JCS)")
     if parsed.payload_type != PAYLOAD_TYPE or len(parsed.signatures) != 1:
         raise VerificationError("a DSSE envelope of another kind")
     return parsed

@@ -8,6 +8,7 @@ keys are errors with a suggestion.
 import math
 import re
 import tomllib
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal, NewType
 
@@ -15,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 from greylag_protocols import accounting, parameters
 from greylag_protocols.accounting import Mechanism
-from greylag_protocols.encoding import canonical_json, parse_as, parse_json, tagged_hash
+from greylag_protocols.encoding import EXACT_INT, canonical_json, parse_as, parse_json, tagged_hash
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.optimiser import StepRule
 from greylag_protocols.parameters import Parameter
@@ -34,6 +35,12 @@ Text = Annotated[str, Field(min_length=1, max_length=400)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Epsilon = Annotated[float, Field(gt=0, le=accounting.MAX_EPSILON)]
+Delta = Annotated[float, Field(ge=1e-12, lt=1e-2)]  # below, the loss distribution's own tail counts
+NoiseMultiplier = Annotated[
+    float, Field(ge=accounting.MIN_NOISE_MULTIPLIER, le=2 * accounting.MAX_NOISE_MULTIPLIER)
+]
+ClipNorm = Annotated[float, Field(ge=1e-9, le=1e9)]  # keeps the ring's grid far from denormals
 Range = tuple[
     Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]
 ]
@@ -88,7 +95,7 @@ class DataTerms:
     missing: Literal["refuse", "zero-and-flag"] = "refuse"
     group: Text | None = None  # rows with one value of this column stand on one side of the split
     holdout: Fraction = 0.2
-    split_seed: int = 0
+    split_seed: Annotated[int, Field(ge=0, le=EXACT_INT)] = 0
     expected_records: Count  # over all firms: the denominator
     max_records_per_firm: Count  # bounds the ring
 
@@ -120,10 +127,10 @@ class PlanPrivacy:
 
     __pydantic_config__ = STRICT
     unit: Literal["record", "group", "firm"] = "record"
-    epsilon: Positive | None = None
-    noise_multiplier: Positive | None = None
-    delta: Annotated[float, Field(gt=0, lt=1e-2)]
-    clip_norm: Positive = 1.0
+    epsilon: Epsilon | None = None
+    noise_multiplier: NoiseMultiplier | None = None
+    delta: Delta
+    clip_norm: ClipNorm = 1.0
     max_colluding: Annotated[int, Field(ge=1)]
     min_firms: Annotated[int, Field(ge=3, le=10_000)]
     max_attempts: Count | None = None  # default: 1.1 x rounds
@@ -135,10 +142,10 @@ class PrivacyTerms:
 
     __pydantic_config__ = STRICT
     unit: Literal["record", "group", "firm"]
-    epsilon: Positive
-    noise_multiplier: Positive
-    delta: Annotated[float, Field(gt=0, lt=1e-2)]
-    clip_norm: Positive
+    epsilon: Epsilon
+    noise_multiplier: NoiseMultiplier
+    delta: Delta
+    clip_norm: ClipNorm
     max_colluding: Annotated[int, Field(ge=1)]
     min_firms: Annotated[int, Field(ge=3, le=10_000)]
     max_attempts: Count
@@ -150,7 +157,7 @@ class TrainingTerms:
 
     __pydantic_config__ = STRICT
     rounds: Annotated[int, Field(ge=1, le=100_000)]
-    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    sampling_rate: Annotated[float, Field(ge=1e-9, le=1)]
     optimiser: Literal["adam", "momentum"] = "adam"
     learning_rate: Positive = 0.003
     momentum: Fraction = 0.9
@@ -263,7 +270,7 @@ def parse_plan(text: str) -> Plan:
     """
     try:
         value = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"the plan is not TOML: {error}") from None
     plan = parse_as(Plan, value, what="plan")
     _check_data(plan.data)
@@ -273,9 +280,13 @@ def parse_plan(text: str) -> Plan:
 
 
 def settle_terms(plan: Plan, *, consortium: str, run_id: str) -> Terms:
-    """Terms from a plan: defaults filled in and the noise solved for ``max_attempts``."""
+    """Terms from a plan: defaults filled in and the noise solved for ``max_attempts``.
+
+    Raises:
+        ConfigError: the noise cannot be solved, or consortium or run id are not acceptable names.
+    """
     privacy, rounds = plan.privacy, plan.training.rounds
-    max_attempts = privacy.max_attempts or math.ceil(1.1 * rounds)
+    max_attempts = privacy.max_attempts or -(-11 * rounds // 10)  # 1.1 x, rounded up exactly
     if privacy.epsilon is not None:
         sigma = accounting.solve_noise_multiplier(
             epsilon=privacy.epsilon,
@@ -314,8 +325,7 @@ def settle_terms(plan: Plan, *, consortium: str, run_id: str) -> Terms:
         privacy=settled,
         training=plan.training,
     )
-    check_terms(terms)
-    return terms
+    return parse_terms(terms.encode())
 
 
 def parse_terms(encoded: bytes) -> Terms:
@@ -339,6 +349,7 @@ def check_terms(terms: Terms) -> None:
     _check_data(terms.data)
     _check_model(terms.data, terms.model)
     privacy = terms.privacy
+    _check_unit(privacy.unit)
     _check_counts(privacy.max_colluding, privacy.min_firms)
     if privacy.max_attempts < terms.training.rounds:
         raise ConfigError("privacy.max_attempts is below training.rounds; raise it")
@@ -358,13 +369,15 @@ def _check_privacy(privacy: PlanPrivacy, training: TrainingTerms) -> None:
             f"plan: privacy.epsilon and privacy.noise_multiplier: {found} given; give epsilon "
             "and the noise is solved from it"
         )
-    if privacy.unit != "record":
-        raise ConfigError(
-            f"plan: privacy.unit = {privacy.unit!r} is not yet supported; use 'record'"
-        )
+    _check_unit(privacy.unit)
     if privacy.max_attempts is not None and privacy.max_attempts < training.rounds:
         raise ConfigError("plan: privacy.max_attempts is below training.rounds; raise it")
     _check_counts(privacy.max_colluding, privacy.min_firms)
+
+
+def _check_unit(unit: str) -> None:
+    if unit != "record":
+        raise ConfigError(f"privacy.unit = {unit!r} is not yet supported; use 'record'")
 
 
 def _check_counts(max_colluding: int, min_firms: int) -> None:
@@ -378,8 +391,8 @@ def _check_counts(max_colluding: int, min_firms: int) -> None:
 def _check_data(data: DataTerms) -> None:
     if data.task not in ("regression", "classification"):
         raise ConfigError(f"data.task = {data.task!r} is not yet supported; use 'regression'")
-    columns = [*data.feature_names, *data.target_names]
-    twice = sorted({name for name in columns if columns.count(name) > 1})
+    columns = Counter([*data.feature_names, *data.target_names])
+    twice = sorted(name for name, count in columns.items() if count > 1)
     if twice:
         raise ConfigError(f"data: column {twice[0]!r} stands twice among features and targets")
     if data.group in columns:
@@ -409,6 +422,8 @@ def _check_target(target: Target, task: str) -> None:
 def _check_range(what: str, bounds: Range) -> None:
     if not bounds[0] < bounds[1]:
         raise ConfigError(f"{what}: range {list(bounds)} must go from low to high")
+    if not math.isfinite(bounds[1] - bounds[0]):
+        raise ConfigError(f"{what}: range {list(bounds)} is too wide to divide by")
 
 
 def _check_model(data: DataTerms, model: ModelTerms) -> None:

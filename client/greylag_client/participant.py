@@ -1,0 +1,495 @@
+"""The firm's side of a run: a state machine that trusts nobody's word for anything it can check.
+
+Order within an attempt, and why:
+
+1. Everything public is checked (roster, keys, model, counters); only here may the firm refuse.
+2. The one-time key is taken; mask keys are agreed.
+3. The debit is durable in the ledger.
+4. Sample, clipped sum, noise, masks. **Nothing after the debit may refuse or fail because of data**:
+   arithmetic that breaks counts as an empty sample, and the noise is sent all the same.
+5. Secrets are erased; the masked bytes alone are kept, for identical retransmission.
+
+Masks are an injected part so that the lab's simulation can leave them out; the agent's own composition
+(``greylag_client.app``) knows only the real ones.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from greylag_protocols import log, masking
+from greylag_protocols.checkpoint import Checkpoint
+from greylag_protocols.errors import (
+    ConfigError,
+    GreylagError,
+    RefusedError,
+    VerificationError,
+)
+from greylag_protocols.keys import (
+    MAX_BATCH,
+    VerifiedBatch,
+    claimed_firm,
+    sign_batch,
+    verify_batch,
+)
+from greylag_protocols.membership import Membership, SignedMembership
+from greylag_protocols.messages import (
+    Accepted,
+    Close,
+    Closed,
+    Contribution,
+    CoordinatorMessage,
+    FirmMessage,
+    Offer,
+    Refusal,
+    Round,
+    SignedBatch,
+)
+from greylag_protocols.optimiser import model_digest
+from greylag_protocols.round import Attempt, RosterKey
+from greylag_protocols.signing import Signer
+from greylag_protocols.terms import REJOIN_EVERY, Terms, parse_terms, terms_digest
+from numpy.typing import NDArray
+
+from greylag_client.ledger import Debit, Ledger, RunAccount
+from greylag_client.policy import Policy
+from greylag_client.sampling import draw_normals, sample_rows
+
+logger = logging.getLogger(__name__)
+
+MAX_WEIGHT = 1e4  # weights beyond this are no model; below it no gradient can overflow float64
+DATASET = "main"
+
+ApplyMasks = Callable[[NDArray[np.uint32]], None]
+
+
+class Masker(Protocol):
+    """Agrees on mask keys for one attempt, and adds the masks later."""
+
+    def agree(
+        self, private_key: bytes, roster: Sequence[RosterKey], own: int, context: bytes
+    ) -> ApplyMasks:
+        """Mask keys with every other firm of the roster (public inputs only; may refuse)."""
+
+
+class PairwiseMasks:
+    """The real masks (``greylag_protocols.masking``)."""
+
+    def agree(
+        self, private_key: bytes, roster: Sequence[RosterKey], own: int, context: bytes
+    ) -> ApplyMasks:
+        before = [masking.pair_key(private_key, item.key, context) for item in roster[:own]]
+        after = [masking.pair_key(private_key, item.key, context) for item in roster[own + 1 :]]
+
+        def apply(vector: NDArray[np.uint32]) -> None:
+            masking.add_masks(vector, add=after, subtract=before)
+
+        return apply
+
+
+class ClippedSums(Protocol):
+    """The training engine as the participant sees it."""
+
+    def __len__(self) -> int:
+        """Number of training records."""
+
+    def clipped_sum(
+        self, weights: NDArray[np.float32], rows: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """The sum of clipped gradients over ``rows``, shape (d,)."""
+
+
+class Memberships(Protocol):
+    """Which membership epochs this firm's security officer approved."""
+
+    def is_approved(self, digest: bytes) -> bool:
+        """Whether the epoch with this digest was approved."""
+
+    def note(self, signed: SignedMembership) -> None:
+        """Keep an epoch that was seen, so that it can be looked at and approved."""
+
+
+@dataclass(slots=True)
+class _OneTimeKey:
+    """A private key and a seed secret, in memory only; taking them erases them (best effort: Python
+    may have made copies that cannot be reached)."""
+
+    private: bytearray
+    secret: bytearray
+    public: bytes
+
+    def take(self) -> tuple[bytes, bytes]:
+        pair = bytes(self.private), bytes(self.secret)
+        self.private[:] = bytes(len(self.private))
+        self.secret[:] = bytes(len(self.secret))
+        return pair
+
+
+@dataclass(slots=True, kw_only=True)
+class _Session:
+    """What is kept in memory about one run."""
+
+    terms: Terms
+    digest: bytes
+    membership: Membership
+    engine: ClippedSums
+    keys: dict[int, _OneTimeKey] = field(default_factory=dict)
+    batches: dict[str, VerifiedBatch] = field(default_factory=dict)
+    log_size: int = 0
+    last_context: bytes = b""
+    last_reply: Contribution | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this firm is, and whose word it takes for membership."""
+
+    firm: str
+    consortium: str
+    lead_key: bytes
+    signer: Signer
+
+
+class Participant:
+    """One firm's side of all its runs.
+
+    Args:
+        load_engine: reads the firm's table for given terms and checks it (ConfigError when it does
+            not fit), and builds the training engine.
+        entropy: ``n -> n`` random bytes from the operating system.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        policy: Policy,
+        ledger: Ledger,
+        memberships: Memberships,
+        load_engine: Callable[[Terms], ClippedSums],
+        masker: Masker,
+        entropy: Callable[[int], bytes],
+        clock: Callable[[], float],
+    ) -> None:
+        self._identity = identity
+        self._policy = policy
+        self._ledger = ledger
+        self._memberships = memberships
+        self._load_engine = load_engine
+        self._masker = masker
+        self._entropy = entropy
+        self._clock = clock
+        self._sessions: dict[str, _Session] = {}
+
+    def handle(self, message: CoordinatorMessage) -> FirmMessage:
+        """Answer a message. Refusals tell the coordinator a class; the reason stays in this log."""
+        try:
+            if isinstance(message, Offer):
+                return self._accept(message)
+            if isinstance(message, Round):
+                return self._contribute(message)
+            return self._close(message)
+        except RefusedError as error:
+            refusal_class, reason = error.refusal_class, error
+        except ConfigError as error:  # the firm's own table or policy does not fit
+            refusal_class, reason = "policy", error
+        except GreylagError as error:
+            refusal_class, reason = "protocol", error
+        logger.warning("%s: refused (%s): %s", message.run, refusal_class, reason)
+        statement = log.sign_refusal(
+            self._identity.signer,
+            firm=self._identity.firm,
+            run=message.run,
+            refusal_class=refusal_class,
+        )
+        return Refusal(run=message.run, refusal_class=refusal_class, statement=statement)
+
+    # -- offer ---------------------------------------------------------------------------------
+
+    def _accept(self, offer: Offer) -> Accepted:
+        identity = self._identity
+        membership = self._approved_membership(offer.membership)
+        terms, digest = parse_terms(offer.terms), terms_digest(offer.terms)
+        if terms.consortium != identity.consortium or terms.run_id != offer.run:
+            raise VerificationError("the terms are of another consortium or run")
+        account = self._ledger.account(offer.run)
+        if account is not None and account.closed:
+            raise RefusedError("this run was closed here for ever", refusal_class="protocol")
+        if account is not None and account.terms != offer.terms:
+            raise VerificationError("other terms were accepted under this run id before")
+        engine = self._load_engine(terms)
+        if account is None:
+            self._policy.check_terms(terms)
+            self._ledger.accept(
+                terms,
+                offer.terms,
+                dataset=DATASET,
+                policy=self._policy,
+                sign=lambda tip: log.sign_acceptance(
+                    identity.signer,
+                    tip,
+                    firm=identity.firm,
+                    run=offer.run,
+                    terms=digest,
+                    epoch=membership.epoch,
+                ),
+            )
+            logger.info(
+                "%s: accepted; epsilon %g at delta %g reserved for %d releases (%s)",
+                offer.run,
+                terms.privacy.epsilon,
+                terms.privacy.delta,
+                terms.privacy.max_attempts,
+                terms.run.purpose,
+            )
+        session = _Session(terms=terms, digest=digest, membership=membership, engine=engine)
+        self._sessions[offer.run] = session
+        last = account.last_attempt if account is not None else 0
+        batch = self._new_batch(session, first=max(offer.next_attempt, last + 1, 1))
+        return Accepted(
+            run=offer.run, entries=self._ledger.entries_after(offer.seen), batch=batch
+        )
+
+    def _approved_membership(self, signed: SignedMembership) -> Membership:
+        identity = self._identity
+        membership = signed.verify(
+            identity.lead_key, consortium=identity.consortium, now_s=self._clock()
+        )
+        own = membership.member(identity.firm)
+        if own.identity_key != identity.signer.public_key:
+            raise VerificationError("the membership lists another key under this firm's name")
+        self._memberships.note(signed)
+        digest = membership.digest()
+        if not self._memberships.is_approved(digest):
+            raise RefusedError(
+                f"membership epoch {membership.epoch} is not approved here. Look at it with "
+                f"`greylag-client members DIR` and approve it with --approve {digest.hex()}",
+                refusal_class="policy",
+            )
+        return membership
+
+    def _new_batch(self, session: _Session, *, first: int) -> SignedBatch:
+        """Fresh one-time keys for ``first`` onwards; whatever was left of older ones is dropped."""
+        identity, terms = self._identity, session.terms
+        for stale in session.keys.values():
+            stale.take()
+        count = max(1, min(MAX_BATCH, terms.privacy.max_attempts - first + 1))
+        session.keys = {}
+        for attempt in range(first, first + count):
+            private = self._entropy(32)
+            session.keys[attempt] = _OneTimeKey(
+                private=bytearray(private),
+                secret=bytearray(self._entropy(32)),
+                public=masking.public_key(private),
+            )
+        public = tuple(key.public for key in session.keys.values())
+        statement = sign_batch(
+            identity.signer,
+            public,
+            firm=identity.firm,
+            consortium=identity.consortium,
+            epoch=session.membership.epoch,
+            run=terms.run_id,
+            terms=session.digest,
+            first=first,
+            tip=self._ledger.tip(),
+        )
+        return SignedBatch(statement=statement, keys=public)
+
+    # -- attempt -------------------------------------------------------------------------------
+
+    def _contribute(self, message: Round) -> Contribution:
+        session = self._sessions.get(message.run)
+        account = self._ledger.account(message.run)
+        if session is None or account is None or account.closed:
+            raise RefusedError(
+                "no open session for this run (the agent was restarted?); an offer is needed",
+                refusal_class="protocol",
+            )
+        attempt = self._describe(session, message)
+        context = attempt.context()
+        if session.last_reply is not None and session.last_context == context:
+            return session.last_reply  # the same bytes again: nothing new is released
+        self._check_attempt(session, account, message, attempt)
+        terms, grid = session.terms, session.terms.grid(len(attempt.roster))
+        own = attempt.firms.index(self._identity.firm)
+        private, secret = session.keys.pop(message.attempt).take()
+        apply_masks = self._masker.agree(private, attempt.roster, own, context)
+        self._debit(account, attempt, context)
+        # From here on nothing about the data may show: no refusal, no failure.
+        vector = grid.encode(
+            self._clipped_sum(session, message, secret, context),
+            draw_normals(secret, context, terms.dimension),
+        ).view(np.uint32)
+        apply_masks(vector)
+        last_key = not session.keys or message.attempt >= max(session.keys)
+        more = last_key and message.attempt < terms.privacy.max_attempts
+        reply = Contribution(
+            run=message.run,
+            attempt=message.attempt,
+            vector=vector,
+            entries=self._ledger.entries_after(message.seen[own]),
+            batch=self._new_batch(session, first=message.attempt + 1) if more else None,
+        )
+        session.last_context, session.last_reply = context, reply
+        session.log_size = message.log_size
+        return reply
+
+    def _describe(self, session: _Session, message: Round) -> Attempt:
+        """The attempt that a message is about, as this firm sees it."""
+        return Attempt(
+            terms=session.digest,
+            run=message.run,
+            round_number=message.round_number,
+            attempt=message.attempt,
+            model=model_digest(message.weights),
+            checkpoint=Checkpoint(
+                origin=session.terms.consortium, size=message.log_size, root=message.log_root
+            ),
+            roster=tuple(
+                RosterKey(firm=firm, key=key, proof=proof)
+                for firm, key, proof in zip(
+                    message.roster, message.keys, message.proofs, strict=True
+                )
+            ),
+        )
+
+    def _check_attempt(
+        self, session: _Session, account: RunAccount, message: Round, attempt: Attempt
+    ) -> None:
+        """Everything public that must hold before a debit."""
+        terms, firms = session.terms, attempt.firms
+        if not 1 <= message.round_number <= terms.training.rounds:
+            raise VerificationError(f"round {message.round_number} is outside the terms")
+        if message.attempt not in session.keys:
+            raise VerificationError(f"no one-time key for attempt {message.attempt} is left")
+        if message.round_number < account.last_round or message.log_size < session.log_size:
+            raise VerificationError("the run goes backwards: an earlier round or a shorter log")
+        weights = message.weights
+        if weights.shape != (terms.dimension,) or not np.all(np.abs(weights) <= MAX_WEIGHT):
+            raise VerificationError("the weights have another shape or are out of range")
+        self._check_roster(session, account, firms, message.round_number)
+        self._check_keys(session, message, attempt)
+        own = firms.index(self._identity.firm)
+        if message.seen[own] > self._ledger.tip().seq:
+            raise VerificationError(
+                "the log holds entries of this firm that its ledger lacks: the ledger was "
+                "restored from an old copy. Rebuild it before going on"
+            )
+
+    def _check_roster(
+        self, session: _Session, account: RunAccount, firms: tuple[str, ...], round_number: int
+    ) -> None:
+        terms, privacy = session.terms, session.terms.privacy
+        if self._identity.firm not in firms:
+            raise VerificationError("this firm is not in the roster that it was sent")
+        if len(firms) < max(privacy.min_firms, self._policy.min_firms):
+            raise VerificationError(f"a roster of {len(firms)} firms is too small")
+        together = session.membership.coalition(firms)  # raises for a firm that is no member
+        if together > privacy.max_colluding:
+            raise VerificationError(
+                f"the lead and one operator run {together} firms of the roster, the noise "
+                f"survives only max_colluding = {privacy.max_colluding} of {terms.run_id}"
+            )
+        before, now = set(account.roster), set(firms)
+        if not before or before == now:
+            return
+        if account.roster_changes >= self._policy.max_roster_changes:
+            raise RefusedError(
+                f"max_roster_changes = {self._policy.max_roster_changes} is used up",
+                refusal_class="policy",
+            )
+        if now - before and (round_number - 1) % REJOIN_EVERY:
+            raise VerificationError(
+                f"firms may rejoin only at every {REJOIN_EVERY}th round; {round_number} is not one"
+            )
+        if round_number == account.last_round and not now < before:
+            raise VerificationError("a repeated round needs a strictly smaller roster")
+
+    def _check_keys(self, session: _Session, message: Round, attempt: Attempt) -> None:
+        for envelope in message.batches:
+            claimed = claimed_firm(envelope)
+            member = session.membership.member(claimed)
+            batch = verify_batch(envelope, member.identity_key)
+            facts = batch.facts
+            expected = (claimed, message.run, session.digest.hex(), session.terms.consortium)
+            found = (facts.firm, facts.run, facts.terms, facts.consortium)
+            if expected != found or facts.epoch != session.membership.epoch:
+                raise VerificationError(f"{claimed}: its keys are for another run or membership")
+            self._ledger.note_peer(claimed, facts.seq)
+            session.batches[claimed] = batch
+        for entry in attempt.roster:
+            if entry.firm not in session.batches:
+                raise VerificationError(f"{entry.firm}: its signed key batch was not sent")
+            session.batches[entry.firm].check_key(
+                entry.key, entry.proof, attempt=message.attempt
+            )
+            if entry.firm == self._identity.firm:
+                own = session.keys[message.attempt].public
+                if entry.key != own:
+                    raise VerificationError("the roster holds another key under this firm's name")
+
+    def _debit(self, account: RunAccount, attempt: Attempt, context: bytes) -> None:
+        identity = self._identity
+        self._ledger.debit(
+            Debit(
+                run=attempt.run,
+                round_number=attempt.round_number,
+                attempt=attempt.attempt,
+                roster=attempt.firms,
+            ),
+            sign=lambda tip: log.sign_receipt(
+                identity.signer,
+                tip,
+                firm=identity.firm,
+                run=attempt.run,
+                round_number=attempt.round_number,
+                attempt=attempt.attempt,
+                context=context,
+                roster_size=len(attempt.roster),
+                charged=account.charged + 1,
+            ),
+        )
+
+    def _clipped_sum(
+        self, session: _Session, message: Round, secret: bytes, context: bytes
+    ) -> NDArray[np.float64]:
+        """The firm's signal; zeros if the arithmetic breaks, which must look like an empty sample."""
+        terms = session.terms
+        try:
+            rows = sample_rows(
+                secret,
+                context,
+                records=len(session.engine),
+                rate=terms.training.sampling_rate,
+                cap=terms.batch_cap,
+            )
+            return session.engine.clipped_sum(message.weights, rows)
+        except (RuntimeError, ValueError, ArithmeticError, MemoryError, IndexError):
+            logger.exception("%s: the gradient failed; noise alone was sent", message.run)
+            return np.zeros(terms.dimension)
+
+    # -- close ---------------------------------------------------------------------------------
+
+    def _close(self, message: Close) -> Closed:
+        account = self._ledger.account(message.run)
+        if account is None:
+            raise RefusedError("this run was never accepted here", refusal_class="protocol")
+        identity = self._identity
+        self._ledger.close_run(
+            message.run,
+            sign=lambda tip: log.sign_closed(
+                identity.signer,
+                tip,
+                firm=identity.firm,
+                run=message.run,
+                terms=terms_digest(account.terms),
+                charged=account.charged,
+            ),
+        )
+        self._sessions.pop(message.run, None)
+        return Closed(run=message.run, entries=self._ledger.entries_after(message.seen))
+

@@ -1,0 +1,204 @@
+"""Predictions from a released model, in numpy alone: no torch where a model is only used.
+
+A release is a directory. ``terms.json`` holds the canonical terms, ``model.safetensors`` the
+weights (float32, named as in ``parameters.mlp_parameters``), ``SHA256SUMS`` the digests of its
+files in the format of ``sha256sum``. Whatever it holds came from outside and is checked before use.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import safetensors.numpy
+from greylag_protocols.encoding import MAX_HEADER_BYTES
+from greylag_protocols.errors import ConfigError, VerificationError
+from greylag_protocols.features import Matrix, decode_outputs, encode_features
+from greylag_protocols.terms import Terms, parse_terms
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from greylag_client.table import (
+    Problems,
+    check_columns,
+    outside_range,
+    parse_features,
+    read_cells,
+)
+
+MODEL_FILE = "model.safetensors"
+TERMS_FILE = "terms.json"
+CHECKSUMS_FILE = "SHA256SUMS"
+OUT_OF_RANGE = "out_of_range"
+MAX_CHECKSUMS_BYTES = 1 << 20
+MAX_TENSOR_HEADER_BYTES = 1 << 16  # names and shapes of at most 17 layers
+CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._-]{0,199})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictor:
+    """A released model; build it with ``load``.
+
+    Attributes:
+        terms: what the model was trained under: its columns, bounds and units.
+        layers: weight (outputs, inputs) and bias (outputs,) of each layer, float64.
+    """
+
+    terms: Terms
+    layers: tuple[tuple[Matrix, Matrix], ...]
+
+    @classmethod
+    def load(cls, release_dir: Path) -> "Predictor":
+        """Read a release, trusting nothing in it but that the directory was meant.
+
+        The checksums guard against damage and mix-ups. That the release is the consortium's own
+        is a matter of its signature and log, which ``verify-release`` checks.
+
+        Raises:
+            VerificationError: a file is absent, too large, unlike its checksum or malformed; or
+                tensors with other names, shapes or types than the terms say, or not finite.
+        """
+        sums = _parse_checksums(_read(release_dir / CHECKSUMS_FILE, MAX_CHECKSUMS_BYTES))
+        encoded = _read_checked(release_dir, TERMS_FILE, sums, MAX_HEADER_BYTES)
+        try:
+            terms = parse_terms(encoded)
+        except ConfigError as error:
+            raise VerificationError(f"{release_dir / TERMS_FILE}: {error}") from None
+        limit = 4 * terms.dimension + MAX_TENSOR_HEADER_BYTES
+        tensors = _parse_tensors(_read_checked(release_dir, MODEL_FILE, sums, limit), terms)
+        names = [item.name for item in terms.parameters]
+        layers = tuple(
+            (tensors[weight].astype(np.float64), tensors[bias].astype(np.float64))
+            for weight, bias in zip(names[::2], names[1::2], strict=True)
+        )
+        return cls(terms=terms, layers=layers)
+
+    def predict(self, values: Matrix) -> Matrix:
+        """Predictions for raw features.
+
+        Args:
+            values: shape (n, features), in the order of the terms; NaN is missing. Values outside
+                their public range are clamped to it: see ``table.outside_range``.
+
+        Returns: regression: shape (n, targets), physical units; classification: shape
+            (n, classes), probabilities that sum to 1.
+        """
+        hidden = encode_features(self.terms.data, values)
+        for index, (weight, bias) in enumerate(self.layers):
+            hidden = hidden @ weight.T + bias
+            if index < len(self.layers) - 1:
+                relu = self.terms.model.activation == "relu"
+                hidden = np.maximum(hidden, 0.0) if relu else np.tanh(hidden)
+        if self.terms.data.task == "regression":
+            return decode_outputs(self.terms.data, hidden)
+        likelihood = np.exp(hidden - hidden.max(axis=1, keepdims=True))
+        return np.asarray(likelihood / likelihood.sum(axis=1, keepdims=True))
+
+
+def predict_csv(release_dir: Path, csv_in: Path) -> pl.DataFrame:
+    """A CSV file's own columns and what the released model predicts for each row.
+
+    Added columns: ``<target>_predicted`` (a number in the target's unit, or the likeliest class),
+    for classes also ``<target>_probability_<class>``, and ``out_of_range``: true where a feature
+    lies outside the public range, so that the prediction is for the nearest value inside. Target
+    and group columns need not be there.
+
+    Raises:
+        ConfigError: the file lacks features or holds text, NaN or forbidden gaps in them, or
+            already has a column by one of the added names.
+        VerificationError: see ``Predictor.load``.
+    """
+    predictor = Predictor.load(release_dir)
+    data = predictor.terms.data
+    cells = read_cells(csv_in)
+    problems = Problems(csv_in.name)
+    check_columns(cells, data.feature_names, problems)
+    problems.raise_if_any()
+    if cells.height == 0:
+        problems.add("the table has no rows; export it again with its data")
+    values = parse_features(cells, data, problems, refuse_outside=False)
+    problems.raise_if_any()
+    added = _name_columns(predictor.terms, predictor.predict(values))
+    added.append(pl.Series(OUT_OF_RANGE, outside_range(data, values)))
+    for series in added:
+        if series.name in cells.columns:
+            problems.add(f"column {series.name!r} is there already; rename or remove it")
+    problems.raise_if_any()
+    return cells.with_columns(added)
+
+
+def _name_columns(terms: Terms, predicted: Matrix) -> list[pl.Series]:
+    target = terms.data.targets[0]
+    if target.classes is None:
+        return [
+            pl.Series(f"{name}_predicted", column)
+            for name, column in zip(terms.data.target_names, predicted.T, strict=True)
+        ]
+    likeliest = [target.classes[number] for number in predicted.argmax(axis=1)]
+    columns = [pl.Series(f"{target.name}_predicted", likeliest, dtype=pl.String)]
+    for label, column in zip(target.classes, predicted.T, strict=True):
+        columns.append(pl.Series(f"{target.name}_probability_{label}", column))
+    return columns
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """A regular file's bytes, at most ``limit``: nothing outside decides how much is read."""
+    try:
+        if not path.is_file():  # a pipe or device would block or never end
+            raise VerificationError(
+                f"{path}: no such file; a release holds {TERMS_FILE}, {MODEL_FILE} and "
+                f"{CHECKSUMS_FILE}"
+            )
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise VerificationError(f"{path}: cannot be read ({error}); fetch it again") from None
+    if len(content) > limit:
+        raise VerificationError(f"{path}: larger than the {limit} bytes it may have; refused")
+    return content
+
+
+def _read_checked(directory: Path, name: str, sums: dict[str, str], limit: int) -> bytes:
+    """A file whose digest is as listed; the bytes hashed are the bytes returned."""
+    if name not in sums:
+        raise VerificationError(f"{CHECKSUMS_FILE} does not list {name}; fetch the release again")
+    content = _read(directory / name, limit)
+    if hashlib.sha256(content).hexdigest() != sums[name]:
+        raise VerificationError(
+            f"{directory / name} does not match {CHECKSUMS_FILE}: it was changed or damaged; "
+            "fetch the release again"
+        )
+    return content
+
+
+def _parse_checksums(content: bytes) -> dict[str, str]:
+    """Digest by file name; only plain names, so that none points out of the directory."""
+    sums: dict[str, str] = {}
+    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
+        match = CHECKSUM_LINE.fullmatch(line)
+        if match is None or match[2] in sums:
+            raise VerificationError(
+                f"{CHECKSUMS_FILE}, line {number}: not '<sha256>  <file name>' or named twice; "
+                "fetch the release again"
+            )
+        sums[match[2]] = match[1]
+    return sums
+
+
+def _parse_tensors(content: bytes, terms: Terms) -> dict[str, NDArray[np.float32]]:
+    try:
+        tensors = safetensors.numpy.load(content)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        # Types that numpy lacks (bfloat16, float8) surface as KeyError or TypeError.
+        raise VerificationError(f"{MODEL_FILE}: not readable as safetensors ({error!r})") from None
+    expected = {item.name: item.shape for item in terms.parameters}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if found != expected or any(item.dtype != np.float32 for item in tensors.values()):
+        raise VerificationError(
+            f"{MODEL_FILE}: tensors are not the float32 ones that the terms describe"
+        )
+    if not all(np.isfinite(item).all() for item in tensors.values()):
+        raise VerificationError(f"{MODEL_FILE}: holds weights that are not finite numbers")
+    return tensors

@@ -1,0 +1,35 @@
+"""Randomness of a contribution: which records, and the noise. AES-128 in counter mode, nothing else.
+
+Both streams are seeded from a secret made with the one-time key and from the attempt's context: a
+machine that was set back repeats itself bit by bit, instead of adding fresh noise to the same data.
+"""
+
+import numpy as np
+from greylag_protocols.masking import derive_key
+from numpy.typing import NDArray
+from randomgen import AESCounter
+
+SAMPLE_TAG = b"greylag/sample/v1"
+NOISE_TAG = b"greylag/noise/v1"
+
+
+def _generator(secret: bytes, context: bytes, tag: bytes) -> np.random.Generator:
+    key = derive_key(secret, context, tag)[:16]
+    # ``key=`` and never ``seed=``: a seed would be stretched from far less entropy.
+    return np.random.Generator(AESCounter(key=int.from_bytes(key, "little")))
+
+
+def sample_rows(
+    secret: bytes, context: bytes, *, records: int, rate: float, cap: int
+) -> NDArray[np.intp]:
+    """A Poisson sample of row indices at ``rate``, cut to a random subset of ``cap``."""
+    generator = _generator(secret, context, SAMPLE_TAG)
+    rows = np.flatnonzero(generator.random(records) < rate)
+    if len(rows) > cap:
+        rows = np.sort(generator.permutation(rows)[:cap])
+    return rows
+
+
+def draw_normals(secret: bytes, context: bytes, size: int) -> NDArray[np.float64]:
+    """Standard normals, shape (size,), float64."""
+    return _generator(secret, context, NOISE_TAG).standard_normal(size)

@@ -1,0 +1,344 @@
+"""A firm's table: a CSV file checked against the public terms before anything else sees it.
+
+Everything that is wrong is found in one pass and told in one error, by column, count and row as a
+spreadsheet counts them (row 1 is the header). Errors name columns and rows, never values: they may
+end up in a log.
+"""
+
+import collections
+import csv
+import difflib
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from greylag_protocols.encoding import tagged_hash
+from greylag_protocols.errors import ConfigError
+from greylag_protocols.features import Matrix, Records, encode_features, encode_targets
+from greylag_protocols.terms import DataTerms, Range, Target
+from numpy.typing import NDArray
+
+MISSING = ("", "NA")  # how a gap is written; surrounding blanks do not count
+FIRST_ROW = 2  # row 1 is the header
+ROWS_SHOWN = 5
+PROBLEMS_SHOWN = 12
+NAME_SHOWN = 60
+MAX_FILE_BYTES = 2 << 30
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows that keep to the terms, and which of them are held out.
+
+    Attributes:
+        data: the terms they were checked against.
+        features: shape (n, features), raw values in the order of the terms; NaN is missing.
+        targets: regression: shape (n, targets), raw values, NaN where missing; classification:
+            shape (n, 1), the class number.
+        groups: the group of each row; rows of one group stand on one side of the split.
+        train, holdout: row numbers from 0, ascending; together every row once.
+    """
+
+    data: DataTerms
+    features: Matrix
+    targets: Matrix
+    groups: tuple[str, ...]
+    train: Rows
+    holdout: Rows
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def records(self, rows: Rows) -> Records:
+        """The given rows as the model sees them."""
+        targets = self.targets[rows]
+        return Records(
+            inputs=encode_features(self.data, self.features[rows]),
+            targets=encode_targets(self.data, targets)
+            if self.data.task == "regression"
+            else targets,
+        )
+
+    @property
+    def largest_group(self) -> int:
+        """Rows of the most frequent group: what one patent, person or recipe family amounts to."""
+        return max(collections.Counter(self.groups).values())
+
+
+def load_table(path: Path, data: DataTerms) -> Table:
+    """Read and check a firm's CSV file (.csv or .csv.gz, UTF-8, comma separated).
+
+    Further columns are allowed and ignored. An empty cell or ``NA`` is a gap: allowed among a
+    regression's targets unless a row has none at all, and among features only with
+    ``missing = "zero-and-flag"``.
+
+    Raises:
+        ConfigError: names every column that breaks the terms, how often, and in which rows.
+    """
+    return parse_table(read_cells(path), data, what=path.name)
+
+
+def read_cells(path: Path) -> pl.DataFrame:
+    """A CSV file's cells as text, stripped; gaps are null.
+
+    Raises:
+        ConfigError: no such file, another format or encoding, ragged rows, a column name twice.
+    """
+    text = _read_text(path)
+    header = _read_header(text, path.name)
+    try:
+        cells = pl.read_csv(io.BytesIO(text.encode()), schema=dict.fromkeys(header, pl.String))
+    except pl.exceptions.NoDataError:
+        cells = pl.DataFrame(schema=dict.fromkeys(header, pl.String))
+    except pl.exceptions.PolarsError:  # its text may quote cells, so it is not passed on
+        raise ConfigError(
+            f"{path.name}: not a well-formed CSV file{_first_bad_row(text, len(header))}; each row "
+            f"needs {len(header)} cells, quoted where they hold commas"
+        ) from None
+    return _drop_empty_end(_blank_to_null(cells))
+
+
+def parse_table(cells: pl.DataFrame, data: DataTerms, *, what: str) -> Table:
+    """A table from text cells as ``read_cells`` gives them; ``what`` names it in errors.
+
+    Raises:
+        ConfigError: see ``load_table``.
+    """
+    problems = Problems(what)
+    needed = [*data.feature_names, *data.target_names]
+    check_columns(cells, [*needed, *([data.group] if data.group else [])], problems)
+    problems.raise_if_any()
+    if cells.height == 0:
+        problems.add("the table has no rows; export it again with its data")
+    if cells.height > data.max_records_per_firm:
+        problems.add(
+            f"{cells.height} rows are more than the {data.max_records_per_firm} "
+            "(max_records_per_firm) that the terms allow a firm; leave some out"
+        )
+    features = parse_features(cells, data, problems)
+    targets = _parse_targets(cells, data, problems)
+    if data.group is not None:
+        gaps = cells[data.group].is_null().to_numpy()
+        problems.add_rows(f"column {data.group!r}: {{}} without a group; fill them in", gaps)
+    problems.raise_if_any()
+    keys = _group_keys(cells, data, features, targets)
+    held_out = _held_out(keys, holdout=data.holdout, seed=data.split_seed)
+    return Table(
+        data=data,
+        features=features,
+        targets=targets,
+        groups=tuple(cells[data.group]) if data.group else tuple(map(str, range(cells.height))),
+        train=np.flatnonzero(~held_out),
+        holdout=np.flatnonzero(held_out),
+    )
+
+
+class Problems:
+    """What is wrong with one file, gathered so that it is told at once and at bounded length."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._found: list[str] = []
+
+    def add(self, problem: str) -> None:
+        """Note one problem."""
+        self._found.append(problem)
+
+    def add_rows(self, problem: str, rows: NDArray[np.bool_]) -> None:
+        """Note a problem of the marked rows, if any; ``{}`` becomes their count."""
+        at = np.flatnonzero(rows)
+        if len(at):
+            shown = ", ".join(str(row + FIRST_ROW) for row in at[:ROWS_SHOWN])
+            more = ", ..." if len(at) > ROWS_SHOWN else ""
+            counted = f"{len(at)} {'row' if len(at) == 1 else 'rows'}"
+            self.add(f"{problem.format(counted)} (row {shown}{more})")
+
+    def raise_if_any(self) -> None:
+        """Raises: ConfigError: if anything was noted."""
+        if not self._found:
+            return
+        lines = self._found[:PROBLEMS_SHOWN]
+        if len(self._found) > PROBLEMS_SHOWN:
+            lines.append(f"and {len(self._found) - PROBLEMS_SHOWN} more problems")
+        raise ConfigError("\n  ".join([f"{self._what}: does not fit the terms:", *lines]))
+
+
+def check_columns(cells: pl.DataFrame, needed: Sequence[str], problems: Problems) -> None:
+    """Note every needed column that is absent, with the nearest name that is there."""
+    spare = [name for name in cells.columns if name not in needed]
+    folded = {name.casefold(): name for name in spare}
+    for name in needed:
+        if name not in cells.columns:
+            near = difflib.get_close_matches(name.casefold(), folded, n=1)
+            hint = f"; did you mean {folded[near[0]][:NAME_SHOWN]!r}?" if near else ""
+            problems.add(f"column {name[:NAME_SHOWN]!r} is missing{hint}")
+
+
+def parse_features(
+    cells: pl.DataFrame, data: DataTerms, problems: Problems, *, refuse_outside: bool = True
+) -> Matrix:
+    """Raw feature values, shape (rows, features), NaN where missing; problems are noted."""
+    columns = []
+    for feature in data.features:
+        for name in feature.names:
+            values = _parse_numbers(cells, name, problems)
+            if data.missing == "refuse":
+                gaps = cells[name].is_null().to_numpy()
+                problems.add_rows(f"column {name!r}: {{}} without a value; fill them in", gaps)
+            if refuse_outside:
+                _check_range(name, values, feature.range, feature.unit, problems)
+            columns.append(values)
+    return np.stack(columns, axis=1)
+
+
+def outside_range(data: DataTerms, features: Matrix) -> NDArray[np.bool_]:
+    """Which rows have a feature outside its public range, shape (n,)."""
+    bounds = np.array([item.range for item in data.features for _ in item.names])
+    outside = (features < bounds[:, 0]) | (features > bounds[:, 1])  # False for NaN
+    return np.asarray(outside.any(axis=1))
+
+
+def _parse_targets(cells: pl.DataFrame, data: DataTerms, problems: Problems) -> Matrix:
+    if data.task == "classification":
+        return _parse_classes(cells, data.targets[0], problems)
+    columns = []
+    for target in data.targets:
+        values = _parse_numbers(cells, target.name, problems)
+        if target.range is not None:
+            _check_range(target.name, values, target.range, target.unit, problems)
+        columns.append(values)
+    empty = np.all([cells[name].is_null().to_numpy() for name in data.target_names], axis=0)
+    problems.add_rows("{} without any target value; remove them", empty)
+    return np.stack(columns, axis=1)
+
+
+def _parse_classes(cells: pl.DataFrame, target: Target, problems: Problems) -> Matrix:
+    labels = cells[target.name]
+    known = {label: float(number) for number, label in enumerate(target.classes or ())}
+    numbers = np.array([known.get(label, np.nan) for label in labels], dtype=np.float64)
+    gaps = labels.is_null().to_numpy()
+    allowed = ", ".join(repr(label) for label in list(known)[:PROBLEMS_SHOWN])
+    problems.add_rows(f"column {target.name!r}: {{}} without a class; remove them", gaps)
+    problems.add_rows(
+        f"column {target.name!r}: {{}} with a class that the terms lack (they have {allowed})",
+        np.isnan(numbers) & ~gaps,
+    )
+    return numbers[:, np.newaxis]
+
+
+def _parse_numbers(cells: pl.DataFrame, name: str, problems: Problems) -> NDArray[np.float64]:
+    numbers = cells[name].cast(pl.Float64, strict=False)
+    text = (numbers.is_null() & cells[name].is_not_null()).to_numpy()
+    commas = cells[name].str.contains(r"^[+-]?\d+,\d+$").fill_null(False).to_numpy()
+    hint = ", with a decimal comma: use a point" if commas.any() else "; a gap is an empty cell"
+    problems.add_rows(f"column {name!r}: {{}} with text where a number is due{hint}", text)
+    values = numbers.fill_null(np.nan).to_numpy().astype(np.float64)
+    unreal = ~np.isfinite(values) & ~numbers.is_null().to_numpy()
+    problems.add_rows(
+        f"column {name!r}: {{}} with NaN or infinity; write a gap as an empty cell", unreal
+    )
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _check_range(
+    name: str, values: NDArray[np.float64], bounds: Range, unit: str, problems: Problems
+) -> None:
+    outside = (values < bounds[0]) | (values > bounds[1])  # False for NaN
+    limits = f"[{bounds[0]:g}, {bounds[1]:g}]" + (f" {unit}" if unit else "")
+    problems.add_rows(
+        f"column {name!r}: {{}} outside the public range {limits}; check the unit, correct or "
+        "remove them",
+        outside,
+    )
+
+
+def _group_keys(
+    cells: pl.DataFrame, data: DataTerms, features: Matrix, targets: Matrix
+) -> list[bytes]:
+    if data.group is not None:
+        return [str(group).encode() for group in cells[data.group]]
+    # Without a group column equal rows must not stand on both sides: the content is the key.
+    values = np.concatenate([features, targets], axis=1) + 0.0  # -0.0 becomes 0.0
+    values[np.isnan(values)] = np.nan  # one bit pattern for every gap
+    return [row.astype("<f8").tobytes() for row in values]
+
+
+def _held_out(keys: Sequence[bytes], *, holdout: float, seed: int) -> NDArray[np.bool_]:
+    """By hash, so that a row's side depends on its group and public terms alone."""
+    threshold = holdout * 2**64
+
+    def falls_below(key: bytes) -> bool:
+        digest = tagged_hash("greylag/split/v1", str(seed).encode(), key)
+        return int.from_bytes(digest[:8], "big") < threshold
+
+    sides = {key: falls_below(key) for key in set(keys)}
+    return np.array([sides[key] for key in keys], dtype=np.bool_)
+
+
+def _read_text(path: Path) -> str:
+    if not path.name.lower().endswith((".csv", ".csv.gz")):
+        raise ConfigError(f"{path.name}: only .csv and .csv.gz are read; save the table as CSV")
+    try:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); check the path and file") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path.name}: larger than {MAX_FILE_BYTES >> 30} GiB; split the table")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path.name}: not UTF-8 (first seen in row {row}); save it as 'CSV UTF-8'"
+        ) from None
+
+
+def _read_header(text: str, what: str) -> list[str]:
+    try:
+        header = next(csv.reader(io.StringIO(text), strict=True), [])
+    except csv.Error as error:
+        raise ConfigError(f"{what}: the header row is not well-formed CSV ({error})") from None
+    names = [name.strip() for name in header]
+    if not any(names):
+        raise ConfigError(f"{what}: empty; its first row must name the columns")
+    if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
+        raise ConfigError(
+            f"{what}: separated by semicolons or tabs; save it with commas (and decimal points)"
+        )
+    twice = sorted(name for name, times in collections.Counter(names).items() if times > 1)
+    if twice:
+        shown = ", ".join(repr(name[:NAME_SHOWN]) for name in twice[:ROWS_SHOWN])
+        raise ConfigError(f"{what}: column names stand twice in the header: {shown}; rename them")
+    return names
+
+
+def _first_bad_row(text: str, width: int) -> str:
+    row = 0
+    try:
+        for row, cells in enumerate(csv.reader(io.StringIO(text), strict=True), start=1):
+            if len(cells) > width:
+                return f" (row {row} has {len(cells)} cells)"
+    except csv.Error:
+        return f" (the quotes of row {row + 1} do not close)"
+    return ""
+
+
+def _drop_empty_end(cells: pl.DataFrame) -> pl.DataFrame:
+    """Spreadsheets like to export empty rows below the last one."""
+    filled = cells.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()
+    return cells.head(int(filled[-1]) + 1 if len(filled) else 0)
+
+
+def _blank_to_null(cells: pl.DataFrame) -> pl.DataFrame:
+    stripped = pl.all().str.strip_chars()
+    return cells.with_columns(stripped).with_columns(
+        pl.when(pl.all().is_in(MISSING)).then(None).otherwise(pl.all()).name.keep()
+    )

@@ -1,0 +1,314 @@
+"""What the lead keeps, durably: the log, artefacts, runs and their state, in one SQLite file.
+
+A round's receipts, its commit and the new model state are one transaction, so model and log never
+disagree, whenever the process dies. Log entries are append-only by trigger; the tree's frontier moves
+in the same transaction, so that every checkpoint is a state that was once durable.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from greylag_protocols.checkpoint import Checkpoint
+from greylag_protocols.errors import ConfigError
+from greylag_protocols.log import ChainTip
+from greylag_protocols.membership import SignedMembership
+from greylag_protocols.merkle import Frontier, hash_leaf
+from greylag_protocols.optimiser import ModelState
+
+RunStatus = Literal["queued", "offering", "training", "closing", "done", "failed"]
+OPEN_STATUSES = ("queued", "offering", "training", "closing")
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    position INTEGER PRIMARY KEY CHECK (position >= 0),
+    envelope BLOB NOT NULL
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE UPDATE ON entries
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS entries_remain BEFORE DELETE ON entries
+    BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+CREATE TABLE IF NOT EXISTS frontier (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    size INTEGER NOT NULL,
+    peaks BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS artefacts (
+    digest BLOB PRIMARY KEY,
+    content BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS tips (
+    firm TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    head BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS runs (
+    run TEXT PRIMARY KEY,
+    terms BLOB NOT NULL,
+    firms INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    membership BLOB,
+    membership_statement BLOB,
+    rounds_done INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    roster TEXT NOT NULL DEFAULT '[]',
+    state BLOB,
+    frame BLOB
+) STRICT;
+CREATE TABLE IF NOT EXISTS participants (
+    run TEXT NOT NULL,
+    firm TEXT NOT NULL,
+    acceptance BLOB NOT NULL,
+    voids INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (run, firm)
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run as stored. ``frame`` is the attempt in flight, exactly as it was sent."""
+
+    run: str
+    terms: bytes
+    firms: int
+    status: RunStatus
+    reason: str
+    membership: SignedMembership | None
+    rounds_done: int
+    attempts: int
+    roster: tuple[str, ...]
+    state: ModelState | None
+    frame: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantRecord:
+    """A firm that accepted a run."""
+
+    firm: str
+    acceptance: bytes
+    voids: int
+
+
+class Store:
+    """The lead's database. Writing methods belong inside ``with store.transaction():``."""
+
+    def __init__(self, path: Path | str, *, origin: str) -> None:
+        self._origin = origin
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(SCHEMA)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes inside, or none; durable when it ends."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    # -- log -----------------------------------------------------------------------------------
+
+    def append(self, envelopes: Sequence[bytes]) -> None:
+        """Add entries to the log and move the frontier."""
+        frontier = self._frontier()
+        for envelope in envelopes:
+            self._db.execute("INSERT INTO entries VALUES (?, ?)", (frontier.size, envelope))
+            frontier = frontier.append(hash_leaf(envelope))
+        self._db.execute(
+            "INSERT INTO frontier VALUES (1, ?, ?) "
+            "ON CONFLICT (one) DO UPDATE SET size = excluded.size, peaks = excluded.peaks",
+            (frontier.size, b"".join(frontier.peaks)),
+        )
+
+    def _frontier(self) -> Frontier:
+        row = self._db.execute("SELECT size, peaks FROM frontier").fetchone()
+        if row is None:
+            return Frontier()
+        size, joined = row
+        return Frontier(size, tuple(joined[at : at + 32] for at in range(0, len(joined), 32)))
+
+    def checkpoint(self) -> Checkpoint:
+        """The log's durable state."""
+        frontier = self._frontier()
+        return Checkpoint(origin=self._origin, size=frontier.size, root=frontier.root)
+
+    def entries(self, start: int = 0) -> Iterator[bytes]:
+        """The log's envelopes from ``start`` on, in order."""
+        query = "SELECT envelope FROM entries WHERE position >= ? ORDER BY position"
+        for (envelope,) in self._db.execute(query, (start,)):
+            yield envelope
+
+    def keep(self, digest: bytes, content: bytes) -> None:
+        """Store an artefact under the digest that the log names it by."""
+        self._db.execute("INSERT OR IGNORE INTO artefacts VALUES (?, ?)", (digest, content))
+
+    def artefact(self, digest: bytes) -> bytes | None:
+        """An artefact, if it is here."""
+        row = self._db.execute(
+            "SELECT content FROM artefacts WHERE digest = ?", (digest,)
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    # -- firms ---------------------------------------------------------------------------------
+
+    def tip(self, firm: str) -> ChainTip:
+        """The last entry of a firm's chain that the log holds."""
+        row = self._db.execute("SELECT seq, head FROM tips WHERE firm = ?", (firm,)).fetchone()
+        return ChainTip() if row is None else ChainTip(seq=row[0], head=row[1])
+
+    def set_tip(self, firm: str, tip: ChainTip) -> None:
+        """Move a firm's tip, with the entries that lead to it."""
+        self._db.execute(
+            "INSERT INTO tips VALUES (?, ?, ?) "
+            "ON CONFLICT (firm) DO UPDATE SET seq = excluded.seq, head = excluded.head",
+            (firm, tip.seq, tip.head),
+        )
+
+    def add_participant(self, run: str, firm: str, acceptance: bytes) -> None:
+        """A firm accepted a run."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO participants (run, firm, acceptance) VALUES (?, ?, ?)",
+            (run, firm, acceptance),
+        )
+
+    def count_void(self, run: str, firm: str) -> None:
+        """A firm voided an attempt."""
+        self._db.execute(
+            "UPDATE participants SET voids = voids + 1 WHERE run = ? AND firm = ?", (run, firm)
+        )
+
+    def participants(self, run: str) -> list[ParticipantRecord]:
+        """The firms that accepted a run."""
+        rows = self._db.execute(
+            "SELECT firm, acceptance, voids FROM participants WHERE run = ? ORDER BY firm", (run,)
+        )
+        return [ParticipantRecord(firm=row[0], acceptance=row[1], voids=row[2]) for row in rows]
+
+    # -- runs ----------------------------------------------------------------------------------
+
+    def queue_run(self, run: str, terms: bytes, *, firms: int) -> None:
+        """A new run; it starts when ``firms`` firms have accepted, or the offer's time is up."""
+        self._db.execute(
+            "INSERT INTO runs (run, terms, firms, status) VALUES (?, ?, ?, 'queued')",
+            (run, terms, firms),
+        )
+
+    def open_run(self, run: str, membership: SignedMembership) -> None:
+        """Offers go out under this membership, and it stays the run's own."""
+        self._db.execute(
+            "UPDATE runs SET status = 'offering', membership = ?, membership_statement = ? "
+            "WHERE run = ?",
+            (membership.document, membership.statement, run),
+        )
+
+    def set_status(self, run: str, status: RunStatus, reason: str = "") -> None:
+        """Move a run on."""
+        self._db.execute(
+            "UPDATE runs SET status = ?, reason = CASE ? WHEN '' THEN reason ELSE ? END "
+            "WHERE run = ?",
+            (status, reason, reason, run),
+        )
+
+    def save_attempt(self, run: str, attempt: int, roster: Sequence[str], frame: bytes) -> None:
+        """An attempt, before it is sent: its number is never used for anything else."""
+        self._db.execute(
+            "UPDATE runs SET attempts = ?, roster = ?, frame = ? WHERE run = ?",
+            (attempt, json.dumps(list(roster)), frame, run),
+        )
+
+    def end_attempt(self, run: str) -> None:
+        """The attempt in flight is over."""
+        self._db.execute("UPDATE runs SET frame = NULL WHERE run = ?", (run,))
+
+    def save_state(self, run: str, state: ModelState) -> None:
+        """The model and optimiser after a round (or before the first)."""
+        self._db.execute(
+            "UPDATE runs SET rounds_done = ?, state = ? WHERE run = ?",
+            (state.rounds_done, _pack_state(state), run),
+        )
+
+    def next_run(self) -> RunRecord | None:
+        """The oldest run that is not over."""
+        marks = ", ".join("?" for _ in OPEN_STATUSES)
+        clause = f"WHERE status IN ({marks}) ORDER BY rowid LIMIT 1"
+        return next(self._runs(clause, OPEN_STATUSES), None)
+
+    def run(self, run: str) -> RunRecord:
+        """A run by its id, or by its plan's name if that names one run only.
+
+        Raises:
+            ConfigError: there is none; the known ones are listed.
+        """
+        found = list(self._runs("WHERE run = ?", (run,)))
+        if not found:
+            found = [item for item in self.runs() if item.run.rpartition("-")[0] == run]
+        if len(found) != 1:
+            known = ", ".join(item.run for item in self.runs()) or "none yet"
+            raise ConfigError(f"no single run {run!r}; known runs: {known}")
+        return found[0]
+
+    def runs(self) -> list[RunRecord]:
+        """All runs, oldest first."""
+        return list(self._runs("ORDER BY rowid", ()))
+
+    def _runs(self, clause: str, values: Sequence[str]) -> Iterator[RunRecord]:
+        query = (
+            "SELECT run, terms, firms, status, reason, membership, membership_statement, "
+            f"rounds_done, attempts, roster, state, frame FROM runs {clause}"  # noqa: S608
+        )
+        for row in self._db.execute(query, values).fetchall():
+            signed = None
+            if row[5] is not None:
+                signed = SignedMembership(document=row[5], statement=row[6])
+            yield RunRecord(
+                run=row[0],
+                terms=row[1],
+                firms=row[2],
+                status=row[3],
+                reason=row[4],
+                membership=signed,
+                rounds_done=row[7],
+                attempts=row[8],
+                roster=tuple(json.loads(row[9])),
+                state=None if row[10] is None else _unpack_state(row[10]),
+                frame=row[11],
+            )
+
+
+STATE_VECTORS = ("weights", "first", "second", "average")
+STATE_NUMBERS = ("rounds_done", "bias_first", "bias_second")
+
+
+def _pack_state(state: ModelState) -> bytes:
+    buffer = BytesIO()
+    fields = (*STATE_VECTORS, *STATE_NUMBERS)
+    np.savez(buffer, **{name: np.asarray(getattr(state, name)) for name in fields})
+    return buffer.getvalue()
+
+
+def _unpack_state(content: bytes) -> ModelState:
+    with np.load(BytesIO(content), allow_pickle=False) as arrays:
+        return ModelState(
+            rounds_done=int(arrays["rounds_done"]),
+            bias_first=float(arrays["bias_first"]),
+            bias_second=float(arrays["bias_second"]),
+            **{name: arrays[name] for name in STATE_VECTORS},
+        )

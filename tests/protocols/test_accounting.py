@@ -1,0 +1,155 @@
+import itertools
+import math
+
+import pytest
+from greylag_protocols import accounting
+from greylag_protocols.accounting import (
+    Mechanism,
+    batch_cap,
+    epsilon_of,
+    epsilon_of_copies,
+    solve_noise_multiplier,
+)
+from greylag_protocols.errors import ConfigError, VerificationError
+
+
+def _mechanism(sigma: float, rate: float = 0.2, records: int = 5000) -> Mechanism:
+    return Mechanism(
+        sampling_rate=rate,
+        noise_multiplier=sigma,
+        records_cap=records,
+        batch_cap=batch_cap(records, rate),
+    )
+
+
+GLASS = _mechanism(10.07)
+
+
+def test_known_epsilon():
+    assert epsilon_of(GLASS, releases=500, delta=1e-6) == pytest.approx(2.0, rel=0.01)
+
+
+@pytest.mark.parametrize(("copies", "epsilon"), [(1, 2.0), (2, 4.3), (5, 12.6), (10, 30.7)])
+def test_known_epsilon_of_copies(copies, epsilon):
+    found = epsilon_of_copies(GLASS, copies=copies, releases=500, delta=1e-6)
+    assert found == pytest.approx(epsilon, rel=0.01)
+
+
+def test_one_full_release_is_the_gaussian_mechanism():
+    # Balle and Wang 2018, theorem 8: delta of the Gaussian mechanism in closed form.
+    sigma, delta = 5.0, 1e-6
+    epsilon = epsilon_of(_mechanism(sigma, rate=1.0), releases=1, delta=delta)
+
+    def phi(x: float) -> float:
+        return math.erfc(-x / math.sqrt(2)) / 2
+
+    shift = epsilon * sigma
+    exact = phi(0.5 / sigma - shift) - math.exp(epsilon) * phi(-0.5 / sigma - shift)
+    assert exact <= delta
+    assert exact == pytest.approx(delta, rel=0.02)
+
+
+@pytest.mark.parametrize(("sigma", "rate", "releases"), [(4.0, 0.2, 50), (1.1, 0.01, 100)])
+@pytest.mark.filterwarnings("ignore:Optimal order is the largest:UserWarning")  # PRV's own grid
+@pytest.mark.filterwarnings("ignore:divide by zero encountered in log:RuntimeWarning")
+def test_opacus_agrees(sigma, rate, releases):
+    prv = pytest.importorskip("opacus.accountants").PRVAccountant()
+    from opacus.accountants.analysis import rdp
+
+    prv.history = [(sigma, rate, releases)]
+    ours = epsilon_of(_mechanism(sigma, rate), releases=releases, delta=1e-6)
+    # PRV's estimate errs by 0.01 at most; ours is pessimistic, never optimistic.
+    assert ours == pytest.approx(prv.get_epsilon(1e-6), abs=0.03)
+    orders = [float(order) for order in range(2, 64)]
+    spent = rdp.compute_rdp(q=rate, noise_multiplier=sigma, steps=releases, orders=orders)
+    bound, _ = rdp.get_privacy_spent(orders=orders, rdp=spent, delta=1e-6)
+    assert ours <= bound
+    mine = accounting._rdp_epsilon(_mechanism(sigma, rate), releases, 1e-6, orders)
+    assert mine == pytest.approx(bound, rel=1e-6)
+
+
+def test_epsilon_grows_with_releases_and_falls_with_noise():
+    counts = [epsilon_of(GLASS, releases=n, delta=1e-6) for n in (0, 1, 10, 11)]
+    assert counts[0] == 0
+    assert all(a < b for a, b in itertools.pairwise(counts))
+    noises = [epsilon_of(_mechanism(s), releases=10, delta=1e-6) for s in (2.0, 4.0, 8.0)]
+    assert noises == sorted(noises, reverse=True)
+    assert epsilon_of(GLASS, releases=11, delta=1e-8) > counts[3]
+    assert epsilon_of(GLASS.scaled(2), releases=11, delta=1e-6) < counts[3]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "rate", "releases", "records"),
+    [(2.0, 0.2, 550, 5000), (8.0, 1.0, 30, 500)],
+)
+def test_solved_noise_is_enough_and_no_more(epsilon, rate, releases, records):
+    sigma = solve_noise_multiplier(
+        epsilon=epsilon, delta=1e-6, releases=releases, sampling_rate=rate, records_cap=records
+    )
+    assert sigma == round(sigma, 4)
+    spent = epsilon_of(_mechanism(sigma, rate, records), releases=releases, delta=1e-6)
+    assert spent <= epsilon
+    less = epsilon_of(_mechanism(sigma * 0.999, rate, records), releases=releases, delta=1e-6)
+    assert less > epsilon
+
+
+def test_noise_out_of_reach_and_noise_without_need():
+    ask = {"delta": 1e-6, "sampling_rate": 1.0, "records_cap": 10}
+    with pytest.raises(ConfigError, match="out of reach"):
+        solve_noise_multiplier(epsilon=1e-6, releases=10**5, **ask)
+    floor = solve_noise_multiplier(epsilon=500.0, releases=1, **ask)
+    assert floor == accounting.MIN_NOISE_MULTIPLIER
+
+
+@pytest.mark.parametrize("records", [1, 2, 10, 100, 5000, 10**9])
+@pytest.mark.parametrize("rate", [1e-9, 0.001, 0.2, 0.999, 1.0])
+def test_batch_cap_is_between_one_and_the_records(records, rate):
+    cap = batch_cap(records, rate)
+    assert 1 <= cap <= records
+    if rate == 1.0:
+        assert cap == records
+
+
+@pytest.mark.parametrize(("records", "rate"), [(100, 0.01), (1000, 0.001), (50, 0.02), (5000, 0.2)])
+def test_a_sample_is_hardly_ever_cut(records, rate):
+    # The exact binomial tail: what the truncation may add to delta in one release.
+    cap = batch_cap(records, rate)
+    tail = sum(
+        math.exp(
+            math.lgamma(records + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(records - k + 1)
+            + k * math.log(rate)
+            + (records - k) * math.log1p(-rate)
+        )
+        for k in range(cap + 1, min(records, cap + 400) + 1)
+    )
+    assert tail < math.exp(-18)
+
+
+@pytest.mark.parametrize(("sigma", "rate", "records"), [(1.0, 0.01, 100), (2.0, 0.02, 50)])
+def test_small_firms_do_not_pay_for_the_cut(sigma, rate, records):
+    cut = epsilon_of(_mechanism(sigma, rate, records), releases=100, delta=1e-6)
+    whole = epsilon_of(_mechanism(sigma, rate, 10**6), releases=100, delta=1e-6)
+    assert cut == pytest.approx(whole, rel=0.01)
+
+
+def test_a_tighter_cut_costs_more():
+    tight = Mechanism(sampling_rate=0.2, noise_multiplier=4.0, records_cap=5000, batch_cap=1010)
+    assert accounting._pld_epsilon(tight.event(), 10, 1e-6) > epsilon_of(
+        _mechanism(4.0), releases=10, delta=1e-6
+    )
+
+
+def test_accountants_that_contradict_each_other_are_refused():
+    # A batch cut right at its mean: the loss distribution pays for it, the Renyi bound does not.
+    inconsistent = Mechanism(
+        sampling_rate=0.2, noise_multiplier=4.0, records_cap=5000, batch_cap=1000
+    )
+    with pytest.raises(VerificationError, match="accountants disagree"):
+        epsilon_of(inconsistent, releases=100, delta=1e-6)
+
+
+def test_hopeless_noise_is_refused_before_it_fills_the_memory():
+    with pytest.raises(ConfigError, match="promises nothing"):
+        epsilon_of(_mechanism(0.3, rate=1.0), releases=10**9, delta=1e-6)
