@@ -1,12 +1,12 @@
 """The firm's ledger: what was promised, what was spent, durably, before anything leaves.
 
-SQLite with a write-ahead log and ``synchronous=FULL``: when a method returns, the disk has it. Entries
-are the firm's own signed statements (see ``greylag_protocols.log``), chained and append-only; the other
-tables can be derived from them but are kept in the same transactions.
+SQLite with a write-ahead log and ``synchronous=FULL``: when a method returns, the disk has it.
+Entries are the firm's own signed statements (see ``greylag_protocols.log``), chained and
+append-only; the other tables can be derived from them but are kept in the same transactions.
 
 Budget across runs: the sum of whole-run (epsilon, delta). A run is charged in full from its first
-release on, however early it ends: when to stop is decided after seeing results, so a part-price would
-not be a bound. Before its first release it only reserves.
+release on, however early it ends: when to stop is decided after seeing results, so a part-price
+would not be a bound. Before its first release it only reserves.
 """
 
 import sqlite3
@@ -150,7 +150,7 @@ class Ledger:
             "run, terms, dataset, epsilon, delta, max_attempts, charged, last_attempt, "
             "last_round, roster, roster_changes, closed"
         )
-        for row in self._db.execute(f"SELECT {columns} FROM runs {clause}", values):  # noqa: S608
+        for row in self._db.execute(f"SELECT {columns} FROM runs {clause}", values):
             fields = dict(zip(columns.split(", "), row, strict=True))
             fields["roster"] = tuple(fields["roster"].split()) if fields["roster"] else ()
             fields["closed"] = bool(fields["closed"])

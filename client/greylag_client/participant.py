@@ -5,12 +5,12 @@ Order within an attempt, and why:
 1. Everything public is checked (roster, keys, model, counters); only here may the firm refuse.
 2. The one-time key is taken; mask keys are agreed.
 3. The debit is durable in the ledger.
-4. Sample, clipped sum, noise, masks. **Nothing after the debit may refuse or fail because of data**:
-   arithmetic that breaks counts as an empty sample, and the noise is sent all the same.
+4. Sample, clipped sum, noise, masks. **Nothing after the debit may refuse or fail because of
+   data**: arithmetic that breaks counts as an empty sample, and the noise is sent all the same.
 5. Secrets are erased; the masked bytes alone are kept, for identical retransmission.
 
-Masks are an injected part so that the lab's simulation can leave them out; the agent's own composition
-(``greylag_client.app``) knows only the real ones.
+Masks are an injected part so that the lab's simulation can leave them out; the agent's own
+composition (``greylag_client.agent``) knows only the real ones.
 """
 
 import logging
@@ -24,6 +24,7 @@ from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.errors import (
     ConfigError,
     GreylagError,
+    RefusalClass,
     RefusedError,
     VerificationError,
 )
@@ -102,13 +103,13 @@ class ClippedSums(Protocol):
 
 
 class Memberships(Protocol):
-    """Which membership epochs this firm's security officer approved."""
+    """Which membership epochs this firm's security officer approved (``FirmDirectory``)."""
 
-    def is_approved(self, digest: bytes) -> bool:
-        """Whether the epoch with this digest was approved."""
+    def approved(self) -> dict[str, Membership]:
+        """The approved epochs by digest (hex)."""
 
-    def note(self, signed: SignedMembership) -> None:
-        """Keep an epoch that was seen, so that it can be looked at and approved."""
+    def store_seen(self, signed: SignedMembership, *, now_s: float) -> Membership:
+        """Verify an epoch under the pinned lead key and keep it, so that it can be approved."""
 
 
 @dataclass(slots=True)
@@ -144,12 +145,18 @@ class _Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who this firm is, and whose word it takes for membership."""
+    """Who this firm is."""
 
     firm: str
     consortium: str
-    lead_key: bytes
     signer: Signer
+
+
+def _refusal_class(error: GreylagError) -> RefusalClass:
+    """What is told of an error: a table or policy that does not fit is the firm's own affair."""
+    if isinstance(error, RefusedError):
+        return error.refusal_class
+    return "policy" if isinstance(error, ConfigError) else "protocol"
 
 
 class Participant:
@@ -192,13 +199,9 @@ class Participant:
             if isinstance(message, Round):
                 return self._contribute(message)
             return self._close(message)
-        except RefusedError as error:
-            refusal_class, reason = error.refusal_class, error
-        except ConfigError as error:  # the firm's own table or policy does not fit
-            refusal_class, reason = "policy", error
         except GreylagError as error:
-            refusal_class, reason = "protocol", error
-        logger.warning("%s: refused (%s): %s", message.run, refusal_class, reason)
+            refusal_class = _refusal_class(error)
+            logger.warning("%s: refused (%s): %s", message.run, refusal_class, error)
         statement = log.sign_refusal(
             self._identity.signer,
             firm=self._identity.firm,
@@ -206,6 +209,11 @@ class Participant:
             refusal_class=refusal_class,
         )
         return Refusal(run=message.run, refusal_class=refusal_class, statement=statement)
+
+    def reply_offset_s(self, run: str) -> float:
+        """How long after a request its answer leaves at the earliest: public, whatever the data."""
+        session = self._sessions.get(run)
+        return 0.0 if session is None else session.terms.training.reply_offset_s
 
     # -- offer ---------------------------------------------------------------------------------
 
@@ -249,24 +257,19 @@ class Participant:
         self._sessions[offer.run] = session
         last = account.last_attempt if account is not None else 0
         batch = self._new_batch(session, first=max(offer.next_attempt, last + 1, 1))
-        return Accepted(
-            run=offer.run, entries=self._ledger.entries_after(offer.seen), batch=batch
-        )
+        return Accepted(run=offer.run, entries=self._ledger.entries_after(offer.seen), batch=batch)
 
     def _approved_membership(self, signed: SignedMembership) -> Membership:
         identity = self._identity
-        membership = signed.verify(
-            identity.lead_key, consortium=identity.consortium, now_s=self._clock()
-        )
+        membership = self._memberships.store_seen(signed, now_s=self._clock())
         own = membership.member(identity.firm)
         if own.identity_key != identity.signer.public_key:
             raise VerificationError("the membership lists another key under this firm's name")
-        self._memberships.note(signed)
-        digest = membership.digest()
-        if not self._memberships.is_approved(digest):
+        digest = membership.digest().hex()
+        if digest not in self._memberships.approved():
             raise RefusedError(
                 f"membership epoch {membership.epoch} is not approved here. Look at it with "
-                f"`greylag-client members DIR` and approve it with --approve {digest.hex()}",
+                f"`greylag-client members DIR` and approve it with --approve {digest}",
                 refusal_class="policy",
             )
         return membership
@@ -424,9 +427,7 @@ class Participant:
         for entry in attempt.roster:
             if entry.firm not in session.batches:
                 raise VerificationError(f"{entry.firm}: its signed key batch was not sent")
-            session.batches[entry.firm].check_key(
-                entry.key, entry.proof, attempt=message.attempt
-            )
+            session.batches[entry.firm].check_key(entry.key, entry.proof, attempt=message.attempt)
             if entry.firm == self._identity.firm:
                 own = session.keys[message.attempt].public
                 if entry.key != own:
@@ -457,7 +458,7 @@ class Participant:
     def _clipped_sum(
         self, session: _Session, message: Round, secret: bytes, context: bytes
     ) -> NDArray[np.float64]:
-        """The firm's signal; zeros if the arithmetic breaks, which must look like an empty sample."""
+        """The firm's signal; zeros if the arithmetic breaks: it must look like an empty sample."""
         terms = session.terms
         try:
             rows = sample_rows(
@@ -492,4 +493,3 @@ class Participant:
         )
         self._sessions.pop(message.run, None)
         return Closed(run=message.run, entries=self._ledger.entries_after(message.seen))
-

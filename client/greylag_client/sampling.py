@@ -1,4 +1,4 @@
-"""Randomness of a contribution: which records, and the noise. AES-128 in counter mode, nothing else.
+"""Randomness of a contribution: which records, and the noise; AES-128 in counter mode.
 
 Both streams are seeded from a secret made with the one-time key and from the attempt's context: a
 machine that was set back repeats itself bit by bit, instead of adding fresh noise to the same data.

@@ -1,9 +1,9 @@
 """Clipped sums of per-record gradients, by torch and Opacus (ghost clipping).
 
-Ghost clipping (Li et al. 2022; Opacus ``GradSampleModuleFastGradientClipping``): a first backward pass
-gives every record's gradient norm without its gradient, a second one the sum of gradients scaled to
-norm ``C (1 - 1e-5)`` at most. All arithmetic is float64, so that the error of the sum stays far below
-what ``quantise.FLOAT_ERROR`` allows for.
+Ghost clipping (Li et al. 2022; Opacus ``GradSampleModuleFastGradientClipping``): a first backward
+pass gives every record's gradient norm without its gradient, a second one the sum of gradients
+scaled to norm ``C (1 - 1e-5)`` at most. All arithmetic is float64, so that the error of the sum
+stays far below what ``quantise.FLOAT_ERROR`` allows for.
 
 A record's gradient depends on that record and the public weights only. Batches are padded to the
 public ``batch_cap``: time must not show how many records were sampled.

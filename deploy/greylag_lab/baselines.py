@@ -16,7 +16,14 @@ import numpy as np
 import torch
 from greylag_client.table import Table
 from greylag_protocols.errors import ConfigError
-from greylag_protocols.features import Matrix, decode_outputs, encode_features, target_bounds
+from greylag_protocols.features import (
+    Matrix,
+    decode_outputs,
+    encode_features,
+    encode_targets,
+    target_bounds,
+    target_multipliers,
+)
 from greylag_protocols.terms import DataTerms, ModelTerms
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -238,11 +245,19 @@ def _fit_network(
     batch: int,
     max_steps: int,
 ) -> tuple[Predict, float]:
-    """The plan's network on all rows, stopped where the folds' loss is best, and that loss."""
+    """The plan's network on all rows, stopped where the folds' loss is best, and that loss.
+
+    Targets enter at [-1, 1] whatever their multipliers: those tune clipping, and nothing is
+    clipped here.
+    """
     inputs = torch.from_numpy(encode_features(data, values)).float()
     classes = data.targets[0].classes
     outputs = len(classes) if classes is not None else len(data.targets)
-    goals = torch.from_numpy(_network_goals(targets, data)).float()
+    if data.task == "regression":
+        targets_scaled = encode_targets(data, targets) / target_multipliers(data)
+    else:
+        targets_scaled = targets
+    goals = torch.from_numpy(targets_scaled).float()
     fitted = torch.ones(len(folds) + 1, len(values))
     for member, (_, check) in enumerate(folds):
         fitted[member, torch.from_numpy(check)] = 0.0
@@ -282,13 +297,6 @@ def _fit_network(
     return predict, best
 
 
-def _network_goals(targets: Matrix, data: DataTerms) -> Matrix:
-    if data.task == "classification":
-        return targets
-    low, high = target_bounds(data)
-    return 2.0 * (targets - low) / (high - low) - 1.0
-
-
 def _training_loss(
     outputs: torch.Tensor, goals: torch.Tensor, fitted: torch.Tensor, data: DataTerms
 ) -> torch.Tensor:
@@ -310,7 +318,7 @@ def _decode(outputs: torch.Tensor, data: DataTerms) -> Matrix:
     if data.task == "classification":
         spread = np.exp(raw - raw.max(axis=1, keepdims=True))
         return np.asarray(spread / spread.sum(axis=1, keepdims=True))
-    return decode_outputs(data, raw)
+    return decode_outputs(data, raw * target_multipliers(data))
 
 
 def _final_member(networks: _Networks) -> list[tuple[Matrix, Matrix]]:

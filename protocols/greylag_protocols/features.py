@@ -20,8 +20,8 @@ class Records:
 
     Attributes:
         inputs: shape (n, number of model inputs), bounded by the terms.
-        targets: regression: shape (n, targets), in [-1, 1], NaN where a value is missing;
-            classification: shape (n, 1), the class number.
+        targets: regression: shape (n, targets), scaled as the terms say, NaN where a value is
+            missing; classification: shape (n, 1), the class number.
     """
 
     inputs: Matrix
@@ -63,16 +63,18 @@ def encode_features(terms: DataTerms, values: Matrix) -> Matrix:
 
 
 def encode_targets(terms: DataTerms, values: Matrix) -> Matrix:
-    """Model targets from raw numbers, shape (n, targets): each range becomes [-1, 1], NaN stays."""
+    """Model targets from raw numbers, shape (n, targets): each range becomes
+    [-multiplier, multiplier]; NaN stays."""
     low, high = target_bounds(terms)
     clamped = np.clip(values, low, high)  # NaN passes through
-    return 2.0 * (clamped - low) / (high - low) - 1.0
+    return target_multipliers(terms) * (2.0 * (clamped - low) / (high - low) - 1.0)
 
 
 def decode_outputs(terms: DataTerms, outputs: Matrix) -> Matrix:
     """Physical values from a regression's outputs, kept inside the public range."""
     low, high = target_bounds(terms)
-    return np.clip(low + (outputs + 1.0) / 2.0 * (high - low), low, high)
+    share = (outputs / target_multipliers(terms) + 1.0) / 2.0
+    return np.clip(low + share * (high - low), low, high)
 
 
 def target_bounds(terms: DataTerms) -> tuple[Matrix, Matrix]:
@@ -80,3 +82,8 @@ def target_bounds(terms: DataTerms) -> tuple[Matrix, Matrix]:
     ranges = [target.range for target in terms.targets if target.range is not None]
     bounds = np.array(ranges, dtype=np.float64)
     return bounds[:, 0], bounds[:, 1]
+
+
+def target_multipliers(terms: DataTerms) -> Matrix:
+    """The regression targets' multipliers, shape (targets,)."""
+    return np.array([target.multiplier for target in terms.targets], dtype=np.float64)

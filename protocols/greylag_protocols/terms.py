@@ -58,13 +58,18 @@ class RunTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A column to predict: a number with public bounds, or one of public classes."""
+    """A column to predict: a number with public bounds, or one of public classes.
+
+    A number enters the loss as ``multiplier * (2 u - 1)``, ``u`` its place in the range. A larger
+    multiplier makes gradients longer: with clipping it weighs small errors more.
+    """
 
     __pydantic_config__ = STRICT
     name: Text
     unit: str = ""
     range: Range | None = None
     classes: tuple[Text, ...] | None = None
+    multiplier: Positive = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,26 +2,25 @@
 
     offering --enough firms accepted--> training --all rounds, or no way on--> closing --> over
 
-It is fed events (``receive``, ``lost``, ``appeared``, ``deadline``) and returns the messages to send;
-whatever must survive a crash is written to the store before a message that depends on it is returned.
+It is fed events (``appeared``, ``receive``, ``lost``, ``deadline``) and returns the messages to
+send; what must survive a crash is in the store before a message that depends on it is returned.
 
 An attempt is all or nothing. A firm that fails voids it; the next attempt has a strictly smaller
-roster, new one-time keys and wholly fresh contributions. A firm that voided two attempts is out; others
-may come back at every ``REJOIN_EVERY``-th round. After a crash the attempt in flight is sent again,
-byte for byte: firms that had answered repeat themselves, and nothing new is released.
+roster, new one-time keys and wholly fresh contributions. A firm that voided two attempts is out;
+others may come back at every ``REJOIN_EVERY``-th round. After a crash the attempt in flight is sent
+again, byte for byte: firms that had answered repeat themselves, and nothing new is released.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from greylag_protocols import log
-from greylag_protocols.errors import GreylagError, VerificationError
-from greylag_protocols.keys import VerifiedBatch, batch_leaves, prove_key, verify_batch
+from greylag_protocols.checkpoint import Checkpoint
+from greylag_protocols.errors import ConfigError, GreylagError, VerificationError
 from greylag_protocols.log import AttemptRecord, ChainTip
 from greylag_protocols.membership import Membership
-from greylag_protocols.merkle import root_of
 from greylag_protocols.messages import (
     Accepted,
     Close,
@@ -30,57 +29,39 @@ from greylag_protocols.messages import (
     Offer,
     Refusal,
     Round,
-    SignedBatch,
     parse_coordinator_message,
     parse_firm_message,
 )
 from greylag_protocols.optimiser import ModelState, model_digest, take_step
 from greylag_protocols.parameters import initial_weights
 from greylag_protocols.round import Attempt, RosterKey, initial_seed
-from greylag_protocols.signing import Signer, parse_statement, verify_statement
-from greylag_protocols.terms import REJOIN_EVERY, Terms, terms_digest
+from greylag_protocols.signing import Signer, verify_statement
+from greylag_protocols.terms import Terms, terms_digest
 from numpy.typing import NDArray
 
-from greylag_server.store import RunRecord, Store
+from greylag_server.roster import MAX_VOIDS, Firm, acceptance_in, candidates, find_entry
+from greylag_server.store import RunRecord, RunStatus, Store
 
 logger = logging.getLogger(__name__)
-
-MAX_VOIDS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A frame for a firm."""
+    """A frame for a firm; ``is_round`` if answering it is training."""
 
     firm: str
     frame: bytes
+    is_round: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
-class _Firm:
-    """What the coordinator knows of one firm in this run."""
-
-    name: str
-    identity_key: bytes
-    tip: ChainTip
-    accepted: bool = False
-    online: bool = False
-    voids: int = 0
-    batch: VerifiedBatch | None = None
-    statement: bytes = b""
-    keys: tuple[bytes, ...] = ()
-    closed: bool = False
-
-    def has_key(self, attempt: int) -> bool:
-        return self.batch is not None and attempt in self.batch.facts.attempts
-
-
-@dataclass(slots=True, kw_only=True)
-class _InFlight:
+class _Flight:
     """The attempt that is being answered; vectors are added as they come."""
 
     attempt: Attempt
+    context: bytes
     frame: bytes
+    weights: NDArray[np.float32]
     total: NDArray[np.uint32]
     waiting: set[str]
     entries: list[bytes] = field(default_factory=list)
@@ -90,7 +71,8 @@ class Coordinator:
     """One run.
 
     Args:
-        record: the stored run, with its membership; a half-done one is taken up where it stopped.
+        record: the stored run, opened; a half-done one is taken up where it stopped.
+        watch_sum: shown every decoded integer sum (tests compare it with what firms put in).
     """
 
     def __init__(
@@ -101,30 +83,37 @@ class Coordinator:
         membership: Membership,
         signer: Signer,
         store: Store,
+        watch_sum: Callable[[NDArray[np.int32]], None] = lambda _: None,
     ) -> None:
+        if record.membership is None:
+            raise ConfigError(f"run {record.run} was never opened with a membership")
         self.terms = terms
-        self._record = record
-        self._membership = membership
-        self._signer = signer
-        self._store = store
-        self._digest = terms_digest(record.terms)
-        self.status = record.status
+        self.status: RunStatus = record.status
         self.reason = record.reason
         self.attempts = record.attempts
         self.roster = record.roster
+        self._retrying = record.retrying
+        self._run = record.run
+        self._wanted = record.firms
+        self._encoded_terms = record.terms
+        self._signed_membership = record.membership
+        self._membership = membership
+        self._signer = signer
+        self._store = store
+        self._watch_sum = watch_sum
+        self._digest = terms_digest(record.terms)
         self._state = record.state
-        self._flight: _InFlight | None = None
-        self._shown: set[bytes] = set()  # batches that every firm of the roster has been sent
-        self._late: list[bytes] = []  # entries that came outside an attempt
+        self._flight: _Flight | None = None
+        self._shown: set[bytes] = set()  # key batches that every open session has been sent
         self._firms = {
-            member.name: _Firm(
+            member.name: Firm(
                 name=member.name, identity_key=member.identity_key, tip=store.tip(member.name)
             )
             for member in membership.members
         }
         for participant in store.participants(record.run):
-            self._firms[participant.firm].accepted = True
-            self._firms[participant.firm].voids = participant.voids
+            firm = self._firms[participant.firm]
+            firm.accepted, firm.voids, firm.closed = True, participant.voids, participant.closed
         if record.frame is not None and self.status == "training":
             self._resume(record.frame)
 
@@ -136,166 +125,380 @@ class Coordinator:
         return self.status in ("done", "failed")
 
     @property
+    def settled(self) -> bool:
+        """Whether every firm that accepted has also closed."""
+        return all(item.closed for item in self._firms.values() if item.accepted)
+
+    @property
     def rounds_done(self) -> int:
+        """Completed rounds."""
         return 0 if self._state is None else self._state.rounds_done
 
     @property
-    def waiting(self) -> frozenset[str]:
-        """The firms whose answer is outstanding."""
-        if self._flight is not None:
-            return frozenset(self._flight.waiting)
-        if self.status == "closing":
-            open_firms = (item for item in self._firms.values() if item.accepted)
-            return frozenset(item.name for item in open_firms if item.online and not item.closed)
-        return frozenset()
+    def members(self) -> tuple[str, ...]:
+        """The consortium's firms under this run's membership."""
+        return tuple(self._firms)
+
+    @property
+    def accepted(self) -> int:
+        """Number of firms that accepted the terms."""
+        return sum(item.accepted for item in self._firms.values())
 
     # -- events --------------------------------------------------------------------------------
 
-    def appeared(self, firm: str) -> list[Send]:
+    def appeared(self, name: str) -> list[Send]:
         """A firm's agent is connected (again): it gets what it needs to take part."""
-        known = self._firms.get(firm)
-        if known is None or self.over:
+        firm = self._firms.get(name)
+        if firm is None:
             return []
-        known.online = True
-        if self.status == "closing":
-            return self._close_one(known)
-        if self._flight is not None and firm in self._flight.waiting:
-            return [Send(firm, self._flight.frame)]
-        if known.voids >= MAX_VOIDS or (self.status == "training" and not known.accepted):
-            return []
-        offer = Offer(
-            run=self._record.run,
-            next_attempt=self.attempts + 1,
-            seen=known.tip.seq,
-            terms=self._record.terms,
-            membership=self._signed_membership,
-        )
-        return [Send(firm, offer.encode())]
+        firm.online, firm.refused = True, False
+        if self.over or self.status == "closing":
+            return [self._close(firm)] if firm.accepted and not firm.closed else []
+        if self._flight is not None:
+            # It may have been restarted; if so it refuses, and the attempt is void.
+            waiting = name in self._flight.waiting
+            firm.batch = firm.batch if waiting else None
+            return [Send(name, self._flight.frame, is_round=True)] if waiting else []
+        firm.batch = None
+        if self.status == "training":
+            return self._begin_attempt()
+        return [self._offer(firm)]
 
-    def receive(self, firm: str, frame: bytes) -> list[Send]:
+    def receive(self, name: str, frame: bytes) -> list[Send]:
         """A firm answered."""
-        known = self._firms.get(firm)
-        if known is None or self.over:
+        firm = self._firms.get(name)
+        if firm is None:
             return []
         try:
             message = parse_firm_message(frame)
-            if message.run != self._record.run:
+            if message.run != self._run:
                 raise VerificationError("an answer for another run")
             if isinstance(message, Accepted):
-                return self._accepted(known, message)
+                return self._take_acceptance(firm, message)
             if isinstance(message, Contribution):
-                return self._contributed(known, message)
+                return self._take_contribution(firm, message)
             if isinstance(message, Closed):
-                return self._closed(known, message)
-            return self._refused(known, message)
+                return self._take_closed(firm, message)
+            return self._take_refusal(firm, message)
         except GreylagError as error:
-            logger.warning("%s: %s", firm, error)
-            return self._failed(known)
+            logger.warning("%s: %s: %s", self._run, name, error)
+            firm.refused = True
+            return self._failed(firm)
 
-    def lost(self, firm: str) -> list[Send]:
+    def lost(self, name: str) -> list[Send]:
         """A firm's agent is gone."""
-        known = self._firms.get(firm)
-        if known is None or self.over:
+        firm = self._firms.get(name)
+        if firm is None:
             return []
-        known.online = False
-        return self._failed(known)
+        firm.online = False
+        return self._failed(firm)
 
     def deadline(self) -> list[Send]:
         """Time is up for whatever is being waited for."""
         if self._flight is not None:
             return self._void(sorted(self._flight.waiting))
         if self.status == "offering":
-            return self._start_training(complete=False)
+            return self._start_training()
         if self.status == "closing":
             self._end()
-        return []
-
-    def cancel(self, reason: str) -> list[Send]:
-        """End the run early."""
-        return self._begin_closing(reason)
+            return []
+        for firm in self._firms.values():
+            firm.refused = firm.refused or firm.asked
+            firm.asked = False
+        return self._begin_attempt(final=True)
 
     # -- offering ------------------------------------------------------------------------------
 
-    @property
-    def _signed_membership(self) -> "SignedMembership":
-        if self._record.membership is None:
-            raise VerificationError("the run has no membership; it was never opened")
-        return self._record.membership
+    def _offer(self, firm: Firm) -> Send:
+        firm.asked = True
+        offer = Offer(
+            run=self._run,
+            next_attempt=self.attempts + 1,
+            seen=firm.tip.seq,
+            terms=self._encoded_terms,
+            membership=self._signed_membership,
+        )
+        return Send(firm.name, offer.encode())
 
-    def _accepted(self, firm: _Firm, message: Accepted) -> list[Send]:
-        tip = self._follow(firm, message.entries)
-        self._take_batch(firm, message.batch)
-        acceptance = self._find_acceptance(message.entries)
+    def _take_acceptance(self, firm: Firm, message: Accepted) -> list[Send]:
+        tip, fresh = firm.follow(message.entries)
+        firm.take_batch(message.batch, run=self._run, membership=self._membership)
+        acceptance = acceptance_in(fresh, self._digest)
+        if acceptance is None and not firm.accepted:
+            raise VerificationError("no acceptance of these terms among its entries")
         with self._store.transaction():
-            self._store.append(message.entries)
-            self._store.set_tip(firm.name, tip)
+            self._log(firm, tip, fresh)
             if acceptance is not None:
-                self._store.add_participant(self._record.run, firm.name, acceptance)
-        firm.tip = tip
-        firm.accepted = firm.accepted or acceptance is not None
+                self._store.add_participant(self._run, firm.name, acceptance)
+        firm.accepted, firm.asked = True, False
+        self._shown.clear()  # its session is new and knows nobody's keys
         if self.status == "offering":
-            return self._start_training(complete=True)
-        return self._begin_attempt() if self._flight is None else []
+            ready = sum(item.has_key(1) for item in self._firms.values())
+            return self._start_training() if ready >= self._wanted else []
+        return self._begin_attempt()
 
-    def _find_acceptance(self, entries: Sequence[bytes]) -> bytes | None:
-        for envelope in entries:
-            statement = parse_statement(envelope)
-            if statement.kind == log.ACCEPTANCE_KIND and statement.digest == self._digest:
-                return envelope
-        return None
-
-    def _start_training(self, *, complete: bool) -> list[Send]:
-        accepted = [item for item in self._firms.values() if item.accepted]
-        if complete and len(accepted) < self._record.firms:
-            return []
-        if len(accepted) < self.terms.privacy.min_firms:
-            return self._begin_closing(
-                f"{len(accepted)} firms accepted, min_firms is {self.terms.privacy.min_firms}",
-                failed=True,
-            )
-        acceptances = [item.acceptance for item in self._store.participants(self._record.run)]
-        weights = initial_weights(initial_seed(self._digest, acceptances), self.terms.parameters)
-        self._state = ModelState.start(weights)
+    def _start_training(self) -> list[Send]:
+        present = [item for item in self._firms.values() if item.able and item.has_key(1)]
+        least = self.terms.privacy.min_firms
+        if len(present) < least:
+            return self._begin_closing(f"only {len(present)} firms accepted; min_firms is {least}")
+        acceptances = [item.acceptance for item in self._store.participants(self._run)]
+        seed = initial_seed(self._digest, acceptances)
+        self._state = ModelState.start(initial_weights(seed, self.terms.parameters))
         with self._store.transaction():
-            self._store.save_state(self._record.run, self._state)
+            self._store.save_state(self._run, self._state)
             self._move("training")
         return self._begin_attempt()
 
     # -- attempts ------------------------------------------------------------------------------
 
-    def _begin_attempt(self) -> list[Send]:
-        """Send the next attempt, or begin to close when there is nothing more to do."""
-        if self._state is None or self.status != "training":
+    def _begin_attempt(self, *, final: bool = False) -> list[Send]:
+        """Send the next attempt, or what has to come before it, or begin to close.
+
+        ``final``: waiting for more firms or keys is over.
+        """
+        if self.status != "training" or self._flight is not None or self._state is None:
             return []
         if self._state.rounds_done >= self.terms.training.rounds:
-            return self._begin_closing("all rounds done")
-        roster = self._next_roster()
-        number = max(
-            [self.attempts + 1, *(self._firms[name].batch.facts.first for name in roster)]
+            return self._begin_closing("")
+        able = candidates(
+            self._firms.values(),
+            last=self.roster,
+            rounds_done=self.rounds_done,
+            retrying=self._retrying,
         )
-        roster = [name for name in roster if self._firms[name].has_key(number)]
+        # A firm's ledger may be ahead of this store (restored from a backup): follow it.
+        firsts = [item.batch.facts.first for item in able if item.batch is not None]
+        number = max([self.attempts + 1, *firsts])
         if number > self.terms.privacy.max_attempts:
             return self._begin_closing(f"max_attempts used up after {self.attempts} attempts")
-        if len(roster) < self.terms.privacy.min_firms:
-            return self._await_firms(roster)
-        message = self._compose(number, roster)
+        lacking = [item for item in able if not item.has_key(number)]
+        if lacking and not final:
+            return [self._offer(item) for item in lacking if not item.asked]
+        present = [item for item in able if item.has_key(number)]
+        least = self.terms.privacy.min_firms
+        if len(present) < least:
+            if final:
+                return self._begin_closing(f"only {len(present)} firms left; min_firms is {least}")
+            return []  # firms may still connect; the shell's deadline ends the wait
+        return self._send_attempt(number, present, self._state)
+
+    def _send_attempt(self, number: int, present: list[Firm], state: ModelState) -> list[Send]:
+        checkpoint, weights = self._store.checkpoint(), state.published()
+        roster = tuple(item.roster_key(number) for item in present)
+        statements = [item.statement for item in present]
+        message = Round(
+            run=self._run,
+            round_number=state.rounds_done + 1,
+            attempt=number,
+            log_size=checkpoint.size,
+            log_root=checkpoint.root,
+            roster=tuple(item.firm for item in roster),
+            seen=tuple(item.tip.seq for item in present),
+            keys=tuple(item.key for item in roster),
+            proofs=tuple(item.proof for item in roster),
+            batches=tuple(item for item in statements if item not in self._shown),
+            weights=weights,
+        )
         frame = message.encode()
         with self._store.transaction():
-            if self._late:
-                self._store.append(self._late)
-                self._late = []
-            self._store.save_attempt(self._record.run, number, roster, frame)
-        self.attempts, self.roster = number, tuple(roster)
-        self._flight = self._open_flight(message, frame)
-        return [Send(name, frame) for name in roster]
+            self._store.save_attempt(self._run, number, message.roster, frame)
+        self.attempts, self.roster = number, message.roster
+        self._shown.update(statements)
+        self._flight = self._open_flight(message, roster, frame)
+        return [Send(name, frame, is_round=True) for name in message.roster]
 
-    def _next_roster(self) -> list[str]:
-        """Firms that can take part, sorted; newcomers to the roster only at rejoining rounds."""
-        able = [
-            item.name
-            for item in self._firms.values()
-            if item.accepted and item.online and item.batch and item.voids < MAX_VOIDS
-        ]
-        if self.roster and self.rounds_done % REJOIN_EVERY:
-            able = [name for name in able if name in self.roster]
-        return sorted(able)
+    def _open_flight(self, message: Round, roster: tuple[RosterKey, ...], frame: bytes) -> _Flight:
+        attempt = Attempt(
+            terms=self._digest,
+            run=self._run,
+            round_number=message.round_number,
+            attempt=message.attempt,
+            model=model_digest(message.weights),
+            checkpoint=Checkpoint(
+                origin=self.terms.consortium, size=message.log_size, root=message.log_root
+            ),
+            roster=roster,
+        )
+        return _Flight(
+            attempt=attempt,
+            context=attempt.context(),
+            frame=frame,
+            weights=message.weights,
+            total=np.zeros(self.terms.dimension, dtype=np.uint32),
+            waiting=set(message.roster),
+        )
+
+    def _resume(self, frame: bytes) -> None:
+        """Take up the attempt that was in flight when the process ended."""
+        message = parse_coordinator_message(frame)
+        if isinstance(message, Round):
+            roster = tuple(
+                RosterKey(firm=firm, key=key, proof=proof)
+                for firm, key, proof in zip(
+                    message.roster, message.keys, message.proofs, strict=True
+                )
+            )
+            self._flight = self._open_flight(message, roster, frame)
+
+    def _take_contribution(self, firm: Firm, message: Contribution) -> list[Send]:
+        flight = self._flight
+        tip, fresh = firm.follow(message.entries)
+        if flight is None or message.attempt != flight.attempt.attempt:
+            # Late: the attempt is void, but its receipt belongs in the log.
+            with self._store.transaction():
+                self._log(firm, tip, fresh)
+            return []
+        if firm.name not in flight.waiting:
+            return []
+        if len(message.vector) != self.terms.dimension:
+            raise VerificationError("a vector of another length")
+        receipt = find_entry(message.entries, log.RECEIPT_KIND, flight.context)
+        if receipt is None:
+            raise VerificationError("no receipt for this context")
+        if message.batch is not None:
+            firm.take_batch(message.batch, run=self._run, membership=self._membership)
+        firm.tip = tip
+        flight.entries.extend(fresh)
+        np.add(flight.total, message.vector, out=flight.total)
+        flight.waiting.discard(firm.name)
+        return self._complete(flight) if not flight.waiting else []
+
+    def _complete(self, flight: _Flight) -> list[Send]:
+        """The whole roster answered: decode, step, and make it durable in one transaction."""
+        if self._state is None:
+            return []
+        grid = self.terms.grid(len(flight.attempt.roster))
+        try:
+            integers = grid.decode(flight.total)
+        except VerificationError as error:
+            # Nobody can tell who answered out of context, so no smaller roster would be better.
+            logger.error("%s: %s", self._run, error)
+            self._record_void(flight, missing=())
+            return self._begin_closing(str(error))
+        self._watch_sum(integers)
+        state = take_step(
+            self._state,
+            integers,
+            rule=self.terms.step_rule,
+            grid_step=grid.step,
+            denominator=self.terms.denominator,
+        )
+        content = integers.astype("<i4").tobytes()
+        digest = log.sum_digest(content)
+        entry = log.sign_round(
+            self._signer,
+            self._attempt_record(flight),
+            model_in=flight.attempt.model,
+            state_out=state.digest(),
+            sum_digest=digest,
+            grid_step=grid.step.hex(),
+        )
+        with self._store.transaction():
+            self._store.append([*flight.entries, entry])
+            self._save_tips(flight)
+            self._store.keep(digest, content)
+            self._store.save_state(self._run, state)
+            self._store.end_attempt(self._run, self.roster, retrying=False)
+        self._state, self._flight, self._retrying = state, None, False
+        return self._begin_attempt()
+
+    def _failed(self, firm: Firm) -> list[Send]:
+        """A firm is gone, refused or answered wrongly."""
+        firm.asked = False
+        if self._flight is not None and firm.name in self._flight.waiting:
+            return self._void([firm.name])
+        return self._begin_attempt() if self._flight is None else []
+
+    def _void(self, missing: list[str]) -> list[Send]:
+        """The attempt comes to nothing; what was received of receipts is logged all the same."""
+        if self._flight is None:
+            return []
+        self._record_void(self._flight, missing=tuple(missing))
+        return self._begin_attempt()
+
+    def _record_void(self, flight: _Flight, *, missing: tuple[str, ...]) -> None:
+        left = [name for name in self.roster if name not in missing]
+        record = self._attempt_record(flight)
+        with self._store.transaction():
+            entry = log.sign_void(self._signer, record, missing=missing)
+            self._store.append([*flight.entries, entry])
+            self._save_tips(flight)
+            for name in missing:
+                self._store.count_void(self._run, name)
+            self._store.end_attempt(self._run, left, retrying=True)
+        for name in missing:
+            self._firms[name].voids += 1
+            self._firms[name].batch = None
+        self.roster, self._retrying, self._flight = tuple(left), True, None
+        logger.warning(
+            "%s: attempt %d is void: %s did not answer%s",
+            self._run,
+            record.attempt,
+            ", ".join(missing) or "nobody",
+            "".join(f"; {name} is out" for name in missing if self._firms[name].voids >= MAX_VOIDS),
+        )
+
+    def _attempt_record(self, flight: _Flight) -> AttemptRecord:
+        return AttemptRecord(
+            run=self._run,
+            round_number=flight.attempt.round_number,
+            attempt=flight.attempt.attempt,
+            context=flight.context,
+            roster=flight.attempt.firms,
+            tips=[self._firms[name].tip for name in flight.attempt.firms],
+        )
+
+    def _save_tips(self, flight: _Flight) -> None:
+        for name in flight.attempt.firms:
+            self._store.set_tip(name, self._firms[name].tip)
+
+    def _log(self, firm: Firm, tip: ChainTip, entries: list[bytes]) -> None:
+        """Append a firm's entries (inside a transaction)."""
+        self._store.append(entries)
+        self._store.set_tip(firm.name, tip)
+        firm.tip = tip
+
+    # -- refusals and closing ------------------------------------------------------------------
+
+    def _take_refusal(self, firm: Firm, message: Refusal) -> list[Send]:
+        verify_statement(message.statement, firm.identity_key, log.REFUSAL_KIND)
+        logger.warning("%s: %s refused (%s)", self._run, firm.name, message.refusal_class)
+        with self._store.transaction():
+            self._store.append([message.statement])
+        firm.refused = True
+        return self._failed(firm)
+
+    def _begin_closing(self, reason: str) -> list[Send]:
+        self.reason = reason
+        with self._store.transaction():
+            self._move("closing")
+        closing = [item for item in self._firms.values() if item.accepted and not item.closed]
+        sends = [self._close(item) for item in closing if item.online]
+        if not sends:
+            self._end()
+        return sends
+
+    def _close(self, firm: Firm) -> Send:
+        return Send(firm.name, Close(run=self._run, seen=firm.tip.seq).encode())
+
+    def _take_closed(self, firm: Firm, message: Closed) -> list[Send]:
+        tip, fresh = firm.follow(message.entries)
+        with self._store.transaction():
+            self._log(firm, tip, fresh)
+            self._store.set_closed(self._run, firm.name)
+        firm.closed = True
+        waiting = any(
+            item.accepted and item.online and not item.closed for item in self._firms.values()
+        )
+        if self.status == "closing" and not waiting:
+            self._end()
+        return []
+
+    def _end(self) -> None:
+        with self._store.transaction():
+            self._move("done" if self.rounds_done else "failed")
+
+    def _move(self, status: RunStatus) -> None:
+        self.status = status
+        self._store.set_status(self._run, status, self.reason)

@@ -1,8 +1,8 @@
 """What the lead keeps, durably: the log, artefacts, runs and their state, in one SQLite file.
 
 A round's receipts, its commit and the new model state are one transaction, so model and log never
-disagree, whenever the process dies. Log entries are append-only by trigger; the tree's frontier moves
-in the same transaction, so that every checkpoint is a state that was once durable.
+disagree, whenever the process dies. Log entries are append-only by trigger; the tree's frontier
+moves in the same transaction, so that every checkpoint is a state that was once durable.
 """
 
 import json
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from greylag_protocols.checkpoint import Checkpoint
@@ -59,6 +59,7 @@ CREATE TABLE IF NOT EXISTS runs (
     rounds_done INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     roster TEXT NOT NULL DEFAULT '[]',
+    retrying INTEGER NOT NULL DEFAULT 0,
     state BLOB,
     frame BLOB
 ) STRICT;
@@ -67,6 +68,7 @@ CREATE TABLE IF NOT EXISTS participants (
     firm TEXT NOT NULL,
     acceptance BLOB NOT NULL,
     voids INTEGER NOT NULL DEFAULT 0,
+    closed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, firm)
 ) STRICT;
 """
@@ -74,7 +76,11 @@ CREATE TABLE IF NOT EXISTS participants (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """A run as stored. ``frame`` is the attempt in flight, exactly as it was sent."""
+    """A run as stored.
+
+    ``roster`` is that of the last attempt, or, when ``retrying`` its round, what a void left of it;
+    ``frame`` is the attempt in flight, exactly as it was sent.
+    """
 
     run: str
     terms: bytes
@@ -85,6 +91,7 @@ class RunRecord:
     rounds_done: int
     attempts: int
     roster: tuple[str, ...]
+    retrying: bool
     state: ModelState | None
     frame: bytes | None
 
@@ -96,6 +103,7 @@ class ParticipantRecord:
     firm: str
     acceptance: bytes
     voids: int
+    closed: bool
 
 
 class Store:
@@ -198,9 +206,19 @@ class Store:
     def participants(self, run: str) -> list[ParticipantRecord]:
         """The firms that accepted a run."""
         rows = self._db.execute(
-            "SELECT firm, acceptance, voids FROM participants WHERE run = ? ORDER BY firm", (run,)
+            "SELECT firm, acceptance, voids, closed FROM participants WHERE run = ? ORDER BY firm",
+            (run,),
         )
-        return [ParticipantRecord(firm=row[0], acceptance=row[1], voids=row[2]) for row in rows]
+        return [
+            ParticipantRecord(firm=row[0], acceptance=row[1], voids=row[2], closed=bool(row[3]))
+            for row in rows
+        ]
+
+    def set_closed(self, run: str, firm: str) -> None:
+        """A firm's closed entry is in the log."""
+        self._db.execute(
+            "UPDATE participants SET closed = 1 WHERE run = ? AND firm = ?", (run, firm)
+        )
 
     # -- runs ----------------------------------------------------------------------------------
 
@@ -234,9 +252,12 @@ class Store:
             (attempt, json.dumps(list(roster)), frame, run),
         )
 
-    def end_attempt(self, run: str) -> None:
-        """The attempt in flight is over."""
-        self._db.execute("UPDATE runs SET frame = NULL WHERE run = ?", (run,))
+    def end_attempt(self, run: str, roster: Sequence[str], *, retrying: bool) -> None:
+        """The attempt in flight is over; ``roster`` is who may take part in a retry."""
+        self._db.execute(
+            "UPDATE runs SET frame = NULL, roster = ?, retrying = ? WHERE run = ?",
+            (json.dumps(list(roster)), int(retrying), run),
+        )
 
     def save_state(self, run: str, state: ModelState) -> None:
         """The model and optimiser after a round (or before the first)."""
@@ -270,9 +291,9 @@ class Store:
         return list(self._runs("ORDER BY rowid", ()))
 
     def _runs(self, clause: str, values: Sequence[str]) -> Iterator[RunRecord]:
-        query = (
+        query = (  # clauses are literals of this class
             "SELECT run, terms, firms, status, reason, membership, membership_statement, "
-            f"rounds_done, attempts, roster, state, frame FROM runs {clause}"  # noqa: S608
+            f"rounds_done, attempts, roster, retrying, state, frame FROM runs {clause}"
         )
         for row in self._db.execute(query, values).fetchall():
             signed = None
@@ -288,8 +309,9 @@ class Store:
                 rounds_done=row[7],
                 attempts=row[8],
                 roster=tuple(json.loads(row[9])),
-                state=None if row[10] is None else _unpack_state(row[10]),
-                frame=row[11],
+                retrying=bool(row[10]),
+                state=None if row[11] is None else _unpack_state(row[11]),
+                frame=row[12],
             )
 
 
@@ -300,7 +322,8 @@ STATE_NUMBERS = ("rounds_done", "bias_first", "bias_second")
 def _pack_state(state: ModelState) -> bytes:
     buffer = BytesIO()
     fields = (*STATE_VECTORS, *STATE_NUMBERS)
-    np.savez(buffer, **{name: np.asarray(getattr(state, name)) for name in fields})
+    arrays: dict[str, Any] = {name: np.asarray(getattr(state, name)) for name in fields}
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 

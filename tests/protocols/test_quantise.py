@@ -14,9 +14,9 @@ def _grid(firms=8, dimension=500, **changes):
 
 def test_noise_and_step_by_hand():
     grid = _grid(firms=8, dimension=400)
-    # honest 5; rough std 4 * 1.5 / sqrt 5; room 200 * 1.5 + 8 * that; share (2^31 - 1) / 8.
+    # honest 5; rough std 4 * 1.5 / sqrt 5; room 200 * 1.5 + 9 * that; share (2^31 - 1) / 8.
     assert grid.share == 268_435_455
-    room = 300.0 + 8.0 * 2.6832815729997477
+    room = 300.0 + 9.0 * 2.6832815729997477
     assert grid.step == pytest.approx(room / 268_435_455, rel=1e-14)
     sensitivity = 1.5 + grid.step * 20.0 + 1.5e-6
     assert grid.noise_std == pytest.approx(4.0 * sensitivity / 2.23606797749979, rel=1e-14)

@@ -1,0 +1,237 @@
+"""``greylag-client``: what the firm's engineer and security officer type."""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from greylag_protocols.errors import ConfigError, GreylagError
+from greylag_protocols.terms import parse_plan
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from greylag_client.firm import FirmDirectory
+from greylag_client.firm_membership import describe
+from greylag_client.join import join as join_consortium
+from greylag_client.ledger import Ledger
+from greylag_client.policy import DEFAULT_POLICY, read_policy
+
+app = typer.Typer(
+    help="The firm's side: join, keep the veto and the budget, train, predict. "
+    "企业一方：加入联合体，保留否决权与隐私预算，参与训练，使用模型。",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True)
+
+Directory = Annotated[Path, typer.Argument(help="the firm's directory")]
+Format = Annotated[str, typer.Option("--format", help="text or json")]
+BAR_CELLS = 30
+
+
+def say(facts: dict[str, Any], text: str, output: str) -> None:
+    """One JSON document, or text for people, on stdout."""
+    if output not in ("text", "json"):
+        raise ConfigError(f"--format is 'text' or 'json', not {output!r}")
+    print(json.dumps(facts, ensure_ascii=False) if output == "json" else text)
+
+
+@app.command()
+def join(
+    invite: Annotated[str, typer.Argument(help="the invite, or a file that holds it")],
+    directory: Annotated[Path, typer.Option("--dir", "-d", help="a new directory for the firm")],
+    data: Annotated[Path | None, typer.Option(help="the firm's table, CSV")] = None,
+    approve_members: Annotated[
+        str | None, typer.Option(help="approve the membership with this SHA-256 digest")
+    ] = None,
+    output: Format = "text",
+) -> None:
+    """Join a consortium: keys are made here and stay here."""
+    path = Path(invite)
+    text = path.read_text(encoding="utf-8") if len(invite) < 255 and path.is_file() else invite
+    result = join_consortium(
+        text.strip(),
+        directory,
+        data=data,
+        approve_members=approve_members,
+        now_s=time.time(),
+    )
+    firm = FirmDirectory.open(directory)
+    firm.policy_path.write_text(DEFAULT_POLICY, encoding="utf-8")
+    facts = {
+        "firm": result.firm,
+        "consortium": firm.settings.consortium,
+        "membership": result.digest,
+        "approved": result.approved,
+        "recovery_key": result.recovery_key,
+    }
+    say(
+        facts,
+        f"{result.firm} has joined {firm.settings.consortium}.\n\n{describe(result.membership)}\n\n"
+        f"RECOVERY KEY, shown this once. Keep it offline; with it alone this firm's signing key "
+        f"can be revoked:\n  {result.recovery_key}\n\n"
+        f"Read and adapt {firm.policy_path}. When all firms have joined, look at the list with\n"
+        f"  greylag-client members {directory}\nand approve it; then\n"
+        f"  greylag-client run {directory}",
+        output,
+    )
+
+
+@app.command()
+def members(
+    directory: Directory,
+    approve: Annotated[
+        str | None, typer.Option(help="SHA-256 digest of the membership to approve")
+    ] = None,
+    output: Format = "text",
+) -> None:
+    """Show the latest membership list; approve it once you know these firms and operators."""
+    firm = FirmDirectory.open(directory)
+    if approve is not None:
+        firm.approve(approve)
+    latest = firm.memberships.latest()
+    digest = latest.digest().hex()
+    approved = digest in firm.approved()
+    facts = {
+        "epoch": latest.epoch,
+        "digest": digest,
+        "approved": approved,
+        "members": [{"name": item.name, "operator": item.operator} for item in latest.members],
+    }
+    state = "approved here" if approved else f"NOT approved. To approve: --approve {digest}"
+    say(facts, f"{describe(latest)}\n{state}", output)
+
+
+@app.command()
+def run(
+    directories: Annotated[list[Path], typer.Argument(help="directories of the firms to run")],
+    approve_members: Annotated[
+        str | None, typer.Option(help="approve the membership with this digest when it is seen")
+    ] = None,
+) -> None:
+    """Run the agent (one process for one or more firms). Ctrl-C ends it; budgets are durable."""
+    from greylag_client.agent import run_agents
+
+    run_agents(directories, approve=approve_members)
+
+
+@app.command()
+def budget(directory: Directory, output: Format = "text") -> None:
+    """What was promised and spent of this firm's privacy budget, by run."""
+    firm = FirmDirectory.open(directory)
+    policy = read_policy(firm.policy_path)
+    ledger = Ledger(firm.ledger_path)
+    accounts = ledger.accounts()
+    spent = sum(item.epsilon for item in accounts if item.charged)
+    reserved = sum(item.epsilon for item in accounts if item.holds and not item.charged)
+    limit = policy.lifetime_epsilon
+    facts = {
+        "limit": limit,
+        "spent": spent,
+        "reserved": reserved,
+        "left": max(0.0, limit - spent - reserved),
+        "delta_limit": policy.lifetime_delta,
+        "delta_held": sum(item.delta for item in accounts if item.holds),
+        "entries": ledger.tip().seq,
+        "runs": [
+            {
+                "run": item.run,
+                "epsilon": item.epsilon,
+                "delta": item.delta,
+                "charged": item.charged,
+                "max_attempts": item.max_attempts,
+                "closed": item.closed,
+            }
+            for item in accounts
+        ],
+    }
+    full = round(BAR_CELLS * min(1.0, spent / limit))
+    half = round(BAR_CELLS * min(1.0, (spent + reserved) / limit)) - full
+    bar = "█" * full + "▒" * half + "·" * (BAR_CELLS - full - half)
+    table = Table(show_edge=False)
+    for column in ("run", "epsilon", "delta", "releases", "state"):
+        table.add_column(column, overflow="fold")
+    for item in accounts:
+        state = "closed" if item.closed else "open"
+        releases = f"{item.charged} of {item.max_attempts}"
+        table.add_row(item.run, f"{item.epsilon:g}", f"{item.delta:g}", releases, state)
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(table)
+    text = (
+        f"lifetime epsilon {limit:g}: {bar} spent {spent:g}, reserved {reserved:g}, "
+        f"left {facts['left']:g}\n" + (capture.get() if accounts else "no runs yet")
+    )
+    say(facts, text.rstrip(), output)
+
+
+@app.command()
+def check(
+    table: Annotated[Path, typer.Argument(help="the table, CSV")],
+    plan: Annotated[Path, typer.Option(help="the plan that the table is meant for")],
+    output: Format = "text",
+) -> None:
+    """Check a table against a plan, as the agent will before it accepts. Nothing is sent."""
+    from greylag_client.table import load_table
+
+    try:
+        terms = parse_plan(plan.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{plan} does not exist") from None
+    loaded = load_table(table, terms.data)
+    facts = {
+        "rows": len(loaded),
+        "train": len(loaded.train),
+        "holdout": len(loaded.holdout),
+        "largest_group": loaded.largest_group,
+    }
+    say(
+        facts,
+        f"{table}: {facts['rows']} rows fit the plan; {facts['train']} to train on, "
+        f"{facts['holdout']} held out; the largest group has {facts['largest_group']} rows",
+        output,
+    )
+
+
+@app.command()
+def predict(
+    release: Annotated[Path, typer.Argument(help="a release's directory")],
+    table: Annotated[Path, typer.Argument(help="a CSV with the feature columns")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV to write")] = None,
+) -> None:
+    """Predict for the rows of a CSV with a released model. Rows outside the public ranges are
+    flagged in `out_of_range`."""
+    from greylag_client.prediction import predict_csv
+
+    frame = predict_csv(release, table)
+    if out is None:
+        sys.stdout.write(frame.write_csv())
+    else:
+        frame.write_csv(out)
+        errors.print(f"{len(frame)} predictions in {out}")
+
+
+def run_app(program: typer.Typer) -> None:
+    """Run a program: errors of the tree become one line and an exit code."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=errors, show_path=False, markup=False)],
+    )
+    for noisy in ("absl", "flwr"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        program()
+    except GreylagError as error:
+        errors.print(f"[bold red]error[/]: {error}", highlight=False)
+        sys.exit(error.exit_code)
+
+
+def main() -> None:
+    """Entry point."""
+    run_app(app)

@@ -1,0 +1,140 @@
+"""The coordinator as a Flower ServerApp: it speaks to a Grid in Messages, and to nothing else.
+
+The loop turns what the Grid says into the coordinator's events, and the coordinator's sends into
+Messages. Time lives here: how long to wait for offers, rounds and goodbyes.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from flwr.app import Context, Message
+from flwr.serverapp import Grid, ServerApp
+
+from greylag_server.coordinator import Coordinator, Send
+from greylag_server.grid_messages import node_id, same_firm, unwrap, wrap
+
+TRAIN, QUERY = "train", "query"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the coordinator waits."""
+
+    offer_s: float = 60.0
+    round_s: float = 60.0
+    close_s: float = 10.0
+
+    def for_status(self, status: str) -> float:
+        """The wait that a status deserves."""
+        return {"offering": self.offer_s, "closing": self.close_s}.get(status, self.round_s)
+
+
+Watch = Callable[[Coordinator], None]
+
+
+def make_server_app(
+    coordinator: Coordinator, patience: Patience, watch: Watch, stop: threading.Event
+) -> ServerApp:
+    """A ServerApp that runs ``coordinator`` to its end, or until ``stop`` is set.
+
+    ``watch`` is called after every change of state.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        _Loop(grid, coordinator, patience, watch).run(stop)
+
+    return app
+
+
+def say_goodbye(grid: Grid, coordinator: Coordinator, patience: Patience) -> None:
+    """Let the connected firms close a run that is over."""
+    _Loop(grid, coordinator, patience, lambda _: None).finish()
+
+
+class _Loop:
+    """One run on one grid."""
+
+    def __init__(
+        self, grid: Grid, coordinator: Coordinator, patience: Patience, watch: Watch
+    ) -> None:
+        self._grid = grid
+        self._coordinator = coordinator
+        self._patience = patience
+        self._watch = watch
+        self._names = {node_id(name): name for name in coordinator.members}
+        self._online: dict[int, str] = {}
+        self._pending: dict[str, str] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until the run is over."""
+        coordinator = self._coordinator
+        mark, until_s = None, 0.0
+        while not coordinator.over and not stop.is_set():
+            now_s = time.monotonic()
+            state = (coordinator.status, coordinator.attempts, coordinator.accepted)
+            if state != mark:
+                mark, until_s = state, now_s + self._patience.for_status(coordinator.status)
+                self._watch(coordinator)
+            self._send(self._look())
+            if self._pending:
+                self._take(self._grid.pull_messages(list(self._pending)))
+            else:
+                time.sleep(0.02)
+            if now_s > until_s:
+                mark = None
+                self._send(coordinator.deadline())
+        self._watch(coordinator)
+
+    def finish(self) -> None:
+        """Greet who is here, and wait for the answers."""
+        self._send(self._look())
+        until_s = time.monotonic() + self._patience.close_s
+        while self._pending and time.monotonic() < until_s:
+            self._take(self._grid.pull_messages(list(self._pending)))
+
+    def _look(self) -> list[Send]:
+        """Agents that came or went since the last look."""
+        present = {}
+        for node in self._grid.get_node_ids():
+            name = next((n for known, n in self._names.items() if same_firm(known, node)), None)
+            if name is not None:
+                present[node] = name
+        sends: list[Send] = []
+        gone = self._online.keys() - present.keys()
+        came = present.keys() - self._online.keys()
+        lost = [self._online[node] for node in gone]
+        self._online = present
+        for name in lost:
+            sends += self._coordinator.lost(name)
+        for node in came:
+            sends += self._coordinator.appeared(present[node])
+        return sends
+
+    def _send(self, sends: list[Send]) -> None:
+        nodes = {name: node for node, name in self._online.items()}
+        messages = []
+        for send in sends:
+            node = nodes.get(send.firm)
+            if node is None:
+                continue  # it left in this very moment; the next look tells the coordinator
+            kind = TRAIN if send.is_round else QUERY
+            message = wrap(send.frame, node, kind)
+            self._pending[message.metadata.message_id] = send.firm
+            messages.append(message)
+        if messages:
+            list(self._grid.push_messages(messages))
+
+    def _take(self, replies: Iterable[Message]) -> None:
+        for reply in replies:
+            name = self._pending.pop(reply.metadata.reply_to_message_id, None)
+            if name is None:
+                continue
+            if reply.has_error():
+                self._online = {n: f for n, f in self._online.items() if f != name}
+                self._send(self._coordinator.lost(name))
+            else:
+                self._send(self._coordinator.receive(name, unwrap(reply)))

@@ -1,0 +1,62 @@
+"""A Flower Grid in one process: the same messages to the same ClientApps, without a network."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from greylag_server.grid_messages import node_id, unwrap_content, wrap
+
+Answer = Callable[[Message], Message]
+
+
+class LocalGrid(Grid):
+    """Calls each firm's app when a message is pushed; the reply waits to be pulled.
+
+    Args:
+        firms: by name, what answers a message.
+    """
+
+    def __init__(self, firms: Mapping[str, Answer]) -> None:
+        self._nodes = {node_id(name): answer for name, answer in firms.items()}
+        self._replies: dict[str, Message] = {}
+        self._run: Run | None = None
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        if self._run is None:
+            raise RuntimeError("set_run was not called")
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return wrap(unwrap_content(content), dst_node_id, message_type)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            key = message.metadata.message_id
+            self._replies[key] = self._nodes[message.metadata.dst_node_id](message)
+            ids.append(key)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self._replies.pop(key) for key in list(message_ids) if key in self._replies]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        return self.pull_messages(self.push_messages(messages))

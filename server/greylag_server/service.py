@@ -1,0 +1,162 @@
+"""``serve``: enrolment, the firms' port and the runs, in one process."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, RecordDict
+from greylag_protocols import log
+from greylag_protocols.errors import ConfigError
+from greylag_protocols.membership import Membership, SignedMembership
+from greylag_protocols.signing import parse_statement
+from greylag_protocols.terms import Plan, Terms, parse_terms, settle_terms, terms_digest
+
+from greylag_server.app import Patience, make_server_app, say_goodbye
+from greylag_server.consortium import Consortium
+from greylag_server.coordinator import Coordinator
+from greylag_server.enrolment import Enrolment
+from greylag_server.enrolment_http import EnrolmentServer
+from greylag_server.grid_grpc import GrpcGrid
+from greylag_server.store import RunRecord, Store
+
+logger = logging.getLogger(__name__)
+
+STORE_FILE = "log.sqlite"
+MAX_FRAME_BYTES = 256 << 20
+POLL_S = 0.5
+
+
+def open_store(consortium: Consortium) -> Store:
+    """The lead's database."""
+    return Store(consortium.root / STORE_FILE, origin=consortium.settings.id)
+
+
+def queue_plan(
+    store: Store, consortium: Consortium, plan: Plan, *, members: int, firms: int | None, nonce: str
+) -> tuple[str, Terms]:
+    """Settle a plan's terms and queue the run.
+
+    Raises:
+        ConfigError: fewer firms are enrolled than the plan needs.
+    """
+    wanted = members if firms is None else firms
+    if members < max(wanted, plan.privacy.min_firms):
+        raise ConfigError(
+            f"{members} firms are enrolled, the plan needs {max(wanted, plan.privacy.min_firms)}: "
+            "invite more with `greylag-server invite`, or lower privacy.min_firms"
+        )
+    run = f"{plan.run.name[:28].rstrip('-')}-{nonce}"
+    terms = settle_terms(plan, consortium=consortium.settings.id, run_id=run)
+    terms.grid(wanted)  # the grid coarsens with the roster; fail now rather than in mid-run
+    with store.transaction():
+        store.queue_run(run, terms.encode(), firms=wanted)
+    return run, terms
+
+
+def open_run(store: Store, consortium: Consortium, run: str, signed: SignedMembership) -> None:
+    """Log the terms and bind the run to a membership epoch."""
+    record = store.run(run)
+    digest = terms_digest(record.terms)
+    entry = consortium.signer.sign(log.TERMS_KIND, run, digest, {"run": run})
+    with store.transaction():
+        store.append([entry])
+        store.keep(digest, record.terms)
+        store.open_run(run, signed)
+
+
+def make_coordinator(store: Store, consortium: Consortium, record: RunRecord) -> Coordinator:
+    """The coordinator of an opened run."""
+    if record.membership is None:
+        raise ConfigError(f"run {record.run} has no membership")
+    membership: Membership = record.membership.verify(
+        consortium.signer.public_key, consortium=consortium.settings.id, now_s=time.time()
+    )
+    return Coordinator(
+        record,
+        terms=parse_terms(record.terms),
+        membership=membership,
+        signer=consortium.signer,
+        store=store,
+    )
+
+
+class Service:
+    """The lead's server. ``start`` binds the ports; ``run_forever`` works until ``stop`` is set.
+
+    Raises:
+        ConfigError: a port is in use.
+    """
+
+    def __init__(self, root: Path, *, patience: Patience) -> None:
+        self._consortium = Consortium.open(root)
+        self._store = open_store(self._consortium)
+        self._patience = patience
+        settings = self._consortium.settings
+        bind = "127.0.0.1" if settings.host in ("127.0.0.1", "localhost") else "0.0.0.0"  # noqa: S104 - firms dial in
+        self._grid = GrpcGrid(
+            f"{bind}:{settings.port}",
+            ca=self._consortium.ca_pem,
+            key=self._consortium.server_key_pem,
+            certificate=self._consortium.server_cert_pem,
+            max_frame_bytes=MAX_FRAME_BYTES,
+        )
+        self._enrolment = Enrolment(self._consortium, on_epoch=self._log_epoch)
+        self._enrolment_server = EnrolmentServer(self._consortium, self._enrolment)
+
+    @property
+    def consortium(self) -> Consortium:
+        """The consortium that is served."""
+        return self._consortium
+
+    def start(self) -> None:
+        """Open the enrolment port; the firms' port is open already."""
+        try:
+            self._enrolment_server.start()
+        except ConfigError:
+            self._grid.stop()
+            raise
+        self._enrolment.deliver_epochs()
+
+    def _log_epoch(self, signed: SignedMembership) -> None:
+        """Every membership epoch is in the log, once."""
+        digest = parse_statement(signed.statement).digest
+        with self._store.transaction():
+            if self._store.artefact(digest) is None:
+                self._store.append([signed.statement])
+                self._store.keep(digest, signed.document)
+
+    def run_forever(self, stop: threading.Event, watch: Callable[[Coordinator], None]) -> None:
+        """Take up queued and half-done runs, one after the other."""
+        try:
+            while not stop.is_set():
+                record = self._store.next_run()
+                if record is not None:
+                    self._run_one(record, stop, watch)
+                    continue
+                self._say_goodbye()
+                stop.wait(POLL_S)
+        finally:
+            self._enrolment_server.stop()
+            self._grid.stop()
+            self._store.close()
+
+    def _run_one(
+        self, record: RunRecord, stop: threading.Event, watch: Callable[[Coordinator], None]
+    ) -> None:
+        if record.status == "queued":
+            signed = self._enrolment.current_membership(time.time())
+            open_run(self._store, self._consortium, record.run, signed)
+            record = self._store.run(record.run)
+        coordinator = make_coordinator(self._store, self._consortium, record)
+        app = make_server_app(coordinator, self._patience, watch, stop)
+        app(self._grid, Context(1, 1, {}, RecordDict(), {}))
+
+    def _say_goodbye(self) -> None:
+        """Firms that were away when their run ended still hold a reservation: close it now."""
+        for record in self._store.runs():
+            over = record.status in ("done", "failed") and record.membership is not None
+            if over and not all(item.closed for item in self._store.participants(record.run)):
+                coordinator = make_coordinator(self._store, self._consortium, record)
+                say_goodbye(self._grid, coordinator, self._patience)
