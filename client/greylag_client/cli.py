@@ -61,10 +61,10 @@ def join(
         approve_members=approve_members,
         now_s=time.time(),
     )
-    firm = FirmDirectory.open(directory)
+    firm, name = result.firm, result.firm.settings.firm
     firm.policy_path.write_text(DEFAULT_POLICY, encoding="utf-8")
     facts = {
-        "firm": result.firm,
+        "firm": name,
         "consortium": firm.settings.consortium,
         "membership": result.digest,
         "approved": result.approved,
@@ -72,7 +72,7 @@ def join(
     }
     say(
         facts,
-        f"{result.firm} has joined {firm.settings.consortium}.\n\n{describe(result.membership)}\n\n"
+        f"{name} has joined {firm.settings.consortium}.\n\n{describe(result.membership)}\n\n"
         f"RECOVERY KEY, shown this once. Keep it offline; with it alone this firm's signing key "
         f"can be revoked:\n  {result.recovery_key}\n\n"
         f"Read and adapt {firm.policy_path}. When all firms have joined, look at the list with\n"

@@ -114,7 +114,7 @@ class Memberships(Protocol):
 
 @dataclass(slots=True)
 class _OneTimeKey:
-    """A private key and a seed secret, in memory only; taking them erases them (best effort: Python
+    """A private key and a seed secret, in memory only; taking erases them (best effort: Python
     may have made copies that cannot be reached)."""
 
     private: bytearray
@@ -228,9 +228,11 @@ class Participant:
             raise RefusedError("this run was closed here for ever", refusal_class="protocol")
         if account is not None and account.terms != offer.terms:
             raise VerificationError("other terms were accepted under this run id before")
+        self._policy.check_terms(
+            terms
+        )  # also of a run under way: the firm may have changed its mind
         engine = self._load_engine(terms)
         if account is None:
-            self._policy.check_terms(terms)
             self._ledger.accept(
                 terms,
                 offer.terms,
@@ -365,6 +367,10 @@ class Participant:
     ) -> None:
         """Everything public that must hold before a debit."""
         terms, firms = session.terms, attempt.firms
+        if self._clock() >= session.membership.expires_s:
+            raise VerificationError(
+                f"membership epoch {session.membership.epoch} has expired; approve a newer one"
+            )
         if not 1 <= message.round_number <= terms.training.rounds:
             raise VerificationError(f"round {message.round_number} is outside the terms")
         if message.attempt not in session.keys:
@@ -398,6 +404,8 @@ class Participant:
                 f"survives only max_colluding = {privacy.max_colluding} of {terms.run_id}"
             )
         before, now = set(account.roster), set(firms)
+        if round_number == account.last_round and not now < before:
+            raise VerificationError("a repeated round needs a strictly smaller roster")
         if not before or before == now:
             return
         if account.roster_changes >= self._policy.max_roster_changes:
@@ -409,8 +417,6 @@ class Participant:
             raise VerificationError(
                 f"firms may rejoin only at every {REJOIN_EVERY}th round; {round_number} is not one"
             )
-        if round_number == account.last_round and not now < before:
-            raise VerificationError("a repeated round needs a strictly smaller roster")
 
     def _check_keys(self, session: _Session, message: Round, attempt: Attempt) -> None:
         for envelope in message.batches:

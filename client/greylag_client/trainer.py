@@ -9,6 +9,7 @@ A record's gradient depends on that record and the public weights only. Batches 
 public ``batch_cap``: time must not show how many records were sampled.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import cast
 
@@ -48,6 +49,10 @@ def record_losses(terms: Terms, outputs: torch.Tensor, targets: torch.Tensor) ->
     present = ~torch.isnan(targets)
     errors = torch.where(present, outputs - torch.nan_to_num(targets), 0.0)
     return 0.5 * (errors**2).sum(1) / present.sum(1).clamp(min=1)
+
+
+# Said by torch because inputs need no gradient; ghost clipping does not use that gradient.
+warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
 
 
 class Trainer:
@@ -91,12 +96,16 @@ class Trainer:
         losses = record_losses(self._terms, self._ghost(inputs), targets)
         losses.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
         norms = self._ghost.get_norm_sample()
-        limit = self._terms.privacy.clip_norm * (1 - CLIP_SLACK)
-        factors = (limit / norms.clamp(min=1e-30)).clamp(max=1.0)
-        # A norm that is no number must not touch the sum; padding must not either.
-        factors = torch.where(torch.isfinite(norms) & real, factors, 0.0)
         self._ghost.disable_hooks()
         self._ghost.zero_grad(set_to_none=True)
+        usable = torch.isfinite(norms[: len(rows)]).numpy()
+        if not usable.all():
+            # Nought times infinity is no number: a record whose gradient overflows has to leave the
+            # batch. Scaled by nought it would still spoil what the others contribute.
+            return self.clipped_sum(weights, rows[usable])
+        limit = self._terms.privacy.clip_norm * (1 - CLIP_SLACK)
+        factors = (limit / norms.clamp(min=1e-30)).clamp(max=1.0)
+        factors = torch.where(real, factors, 0.0)
         (losses * factors).sum().backward()  # type: ignore[no-untyped-call]
         gradient = torch.cat(
             [cast(torch.Tensor, item.grad).reshape(-1) for item in self._module.parameters()]

@@ -192,7 +192,7 @@ def _facts(store: Store, record: RunRecord) -> dict[str, Any]:
         "roster": list(record.roster),
         "out": [item.firm for item in participants if item.voids >= 2],
         "log_size": store.checkpoint().size,
-        **privacy_facts(terms, attempts=record.attempts, firms=max(3, len(record.roster))),
+        **privacy_facts(terms, attempts=record.attempts),
     }
 
 

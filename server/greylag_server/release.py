@@ -27,15 +27,10 @@ from greylag_server.store import RunRecord, Store
 COPIES = (2, 5, 10)
 
 
-def privacy_facts(terms: Terms, *, attempts: int, firms: int) -> dict[str, Any]:
-    """What a run costs: epsilon of record at the terms' delta, and what it means for copies.
-
-    ``epsilon`` is the price of all planned attempts, which budgets are charged; ``epsilon_used`` of
-    those that took place; ``epsilon_if_all_collude`` what a firm's own noise alone gives.
-    """
-    privacy, mechanism = terms.privacy, terms.mechanism
-    honest = max(1, firms - privacy.max_colluding)
-    alone = mechanism.scaled(honest**-0.5)
+def privacy_facts(terms: Terms, *, attempts: int) -> dict[str, Any]:
+    """What a run costs one record: ``epsilon`` is the price of all planned attempts, which budgets
+    are charged; ``epsilon_used`` of those that took place."""
+    privacy = terms.privacy
     return {
         "unit": privacy.unit,
         "epsilon": privacy.epsilon,
@@ -43,6 +38,15 @@ def privacy_facts(terms: Terms, *, attempts: int, firms: int) -> dict[str, Any]:
         "noise_multiplier": privacy.noise_multiplier,
         "max_colluding": privacy.max_colluding,
         "epsilon_used": terms.epsilon_after(attempts),
+    }
+
+
+def wider_facts(terms: Terms, *, firms: int) -> dict[str, Any]:
+    """What the promise does not cover, as numbers: epsilon of several equal records, and of one
+    record if all other firms colluded, so that a firm's own noise alone protected it."""
+    privacy, mechanism = terms.privacy, terms.mechanism
+    honest = max(1, firms - privacy.max_colluding)
+    return {
         "epsilon_for_copies": {
             str(copies): accounting.epsilon_of_copies(
                 mechanism, copies=copies, releases=privacy.max_attempts, delta=privacy.delta
@@ -50,7 +54,7 @@ def privacy_facts(terms: Terms, *, attempts: int, firms: int) -> dict[str, Any]:
             for copies in COPIES
         },
         "epsilon_if_all_collude": accounting.epsilon_of(
-            alone, releases=privacy.max_attempts, delta=privacy.delta
+            mechanism.scaled(honest**-0.5), releases=privacy.max_attempts, delta=privacy.delta
         ),
     }
 
@@ -80,7 +84,8 @@ def write_release(record: RunRecord, out: Path, *, signer: Signer, store: Store)
         "model": digest.hex(),
         "terms": terms_digest(record.terms).hex(),
         "audit": "chain_only",
-        **privacy_facts(terms, attempts=record.attempts, firms=len(record.roster)),
+        **privacy_facts(terms, attempts=record.attempts),
+        **wider_facts(terms, firms=len(record.roster)),
     }
     with store.transaction():
         predicate = {
