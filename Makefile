@@ -18,7 +18,7 @@ demo: $(STAMP) ## a consortium of 8 firms on this machine, real processes, about
 	$(BIN)/greylag-lab demo
 
 test: $(STAMP) ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: $(STAMP) ## style, types, trust graph
 	$(BIN)/ruff check .

@@ -11,6 +11,4 @@ sys.path.append(str(Path(__file__).parent))
 
 def pytest_configure(config: pytest.Config) -> None:
     """Repeat what the trainer's module does, since pytest resets the warning filters per test."""
-    config.addinivalue_line(
-        "filterwarnings", "ignore:Full backward hook is firing:UserWarning"
-    )
+    config.addinivalue_line("filterwarnings", "ignore:Full backward hook is firing:UserWarning")

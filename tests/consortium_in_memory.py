@@ -199,9 +199,7 @@ class Consortium:
             for at, name in enumerate(names)
         }
 
-    def _found(
-        self, name: str, signer: Ed25519Signer, records: Records, policy: Policy
-    ) -> Firm:
+    def _found(self, name: str, signer: Ed25519Signer, records: Records, policy: Policy) -> Firm:
         root = self.root / name
         root.mkdir()
         found_store(root, seen=self.signed, approve=True)

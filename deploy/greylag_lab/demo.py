@@ -6,18 +6,12 @@ processes of their own with their own keys, ledgers and logs below the work dire
 the driver reads the firms' tables to compare models; no firm ever sends such a figure.
 """
 
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from greylag_client.prediction import Predictor
 from greylag_client.table import Table, load_table
@@ -30,12 +24,12 @@ from threadpoolctl import threadpool_limits
 from greylag_lab.baselines import fit_alone
 from greylag_lab.metrics import Outcome, Scores, score
 from greylag_lab.plastics import write_firms
+from greylag_lab.processes import background, call, call_json, free_ports, wait_for_port
 from greylag_lab.report import run_facts
 from greylag_lab.silos import read_silos, write_silos
 
 PLASTICS_PLAN = Path(__file__).parent / "plastics.toml"
 PARALLEL = 4
-STOP_S = 10.0
 
 
 def prepare_tables(
@@ -72,14 +66,14 @@ def run_demo(
         with _step(console, f"starting {len(tables)} agents"):
             for name in tables:
                 command = ["run", str(workdir / "firms" / name), "--approve-members", digest]
-                stack.enter_context(_process("greylag-client", command, workdir / f"{name}.log"))
+                stack.enter_context(background("greylag-client", command, workdir / f"{name}.log"))
         train = ["train", str(plan_path), "--dir", str(lead), "--format", "json"]
-        ended = _json("greylag-server", train, show_progress=True)
+        ended = call_json("greylag-server", train, show_progress=True)
         if ended["status"] != "done":
             raise GreylagError(f"the run ended early: {ended['reason']}; see {workdir}/*.log")
         with _step(console, "releasing"):
             release = ["release", ended["run"], "--dir", str(lead), "--format", "json"]
-            _json("greylag-server", [*release, "--out", str(workdir / "release")])
+            call_json("greylag-server", [*release, "--out", str(workdir / "release")])
             _predict_own(tables, workdir)
     with _step(console, "comparing with each firm alone"):
         scores = _compare(plan, loaded, workdir / "release")
@@ -95,7 +89,7 @@ def run_demo(
         "metrics": {name: item.headline.to_json() for name, item in scores.items()},
         "together_beats_alone": {"firms": won, "of": of},
         "masked": True,
-        "log_size": _json("greylag-server", ["status", "--dir", str(lead), "--format", "json"])[
+        "log_size": call_json("greylag-server", ["status", "--dir", str(lead), "--format", "json"])[
             "log_size"
         ],
         "audit": "chain_only",
@@ -109,34 +103,34 @@ def _found(
     lead: Path, tables: Mapping[str, Path], workdir: Path, stack: ExitStack, console: Console
 ) -> str:
     """Found the consortium, start the server, let all firms join; the membership's digest."""
-    port, enrol_port = _free_ports(2)
+    port, enrol_port = free_ports(2)
     with _step(console, "founding the consortium"):
         init = ["init", str(lead), "--name", "demo", "--operator", next(iter(tables))]
         ports = ["--host", "localhost", "--port", str(port), "--enrol-port", str(enrol_port)]
-        _json("greylag-server", [*init, *ports, "--format", "json"])
+        call_json("greylag-server", [*init, *ports, "--format", "json"])
         serve = ["serve", "--dir", str(lead), "--offer-wait-s", "90"]
-        stack.enter_context(_process("greylag-server", serve, workdir / "server.log"))
-        _wait_for(enrol_port, workdir / "server.log")
+        stack.enter_context(background("greylag-server", serve, workdir / "server.log"))
+        wait_for_port(enrol_port, workdir / "server.log")
 
     def enrol(name: str) -> None:
         invite = ["invite", name, "--dir", str(lead), "--format", "json"]
-        text = _json("greylag-server", invite)["invite"]
+        text = call_json("greylag-server", invite)["invite"]
         join = ["join", text, "--dir", str(workdir / "firms" / name)]
         data = ["--data", str(tables[name]), "--format", "json"]
-        _json("greylag-client", [*join, *data])
+        call_json("greylag-client", [*join, *data])
 
     with _step(console, f"inviting {len(tables)} firms; each makes its keys and joins"):
         with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(enrol, tables))
         status = ["status", "--dir", str(lead), "--format", "json"]
-        return str(_json("greylag-server", status)["membership"])
+        return str(call_json("greylag-server", status)["membership"])
 
 
 def _predict_own(tables: Mapping[str, Path], workdir: Path) -> None:
     """The lead's engineer uses the model on the own table."""
     first = next(iter(tables.values()))
     out = workdir / "predictions.csv"
-    _call("greylag-client", ["predict", str(workdir / "release"), str(first), "-o", str(out)])
+    call("greylag-client", ["predict", str(workdir / "release"), str(first), "-o", str(out)])
 
 
 def _compare(plan: Plan, tables: Mapping[str, Table], release: Path) -> dict[str, Scores]:
@@ -148,73 +142,6 @@ def _compare(plan: Plan, tables: Mapping[str, Table], release: Path) -> dict[str
             outcomes["shared"].append(Outcome.of(firm, table, shared.predict))
             outcomes["alone"].append(Outcome.of(firm, table, alone))
     return {name: score(plan.data, items) for name, items in outcomes.items()}
-
-
-# -- processes -----------------------------------------------------------------------------------
-
-
-def program(name: str) -> str:
-    """The console script beside this interpreter."""
-    return str(Path(sys.executable).parent / name)
-
-
-def _call(name: str, arguments: Sequence[str], *, show_progress: bool = False) -> str:
-    ended = subprocess.run(  # noqa: S603 - our own programs, arguments as a list
-        [program(name), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=None if show_progress else subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if ended.returncode:
-        said = (ended.stderr or "see above").strip()
-        raise GreylagError(f"{name} {arguments[0]} ended with {ended.returncode}: {said[-800:]}")
-    return ended.stdout
-
-
-def _json(name: str, arguments: Sequence[str], *, show_progress: bool = False) -> dict[str, Any]:
-    document = json.loads(_call(name, arguments, show_progress=show_progress))
-    return dict(document)
-
-
-@contextmanager
-def _process(name: str, arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program in the background; it is told to end, and then made to."""
-    with log.open("wb") as sink:
-        process = _spawn([program(name), *arguments], sink)
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _spawn(command: Sequence[str], sink: IO[bytes]) -> subprocess.Popen[bytes]:
-    # One thread each: eight agents share this machine's cores.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-    return subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)  # noqa: S603
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for item in sockets:
-            item.bind(("127.0.0.1", 0))
-        return [int(item.getsockname()[1]) for item in sockets]
-
-
-def _wait_for(port: int, log: Path) -> None:
-    until_s = time.monotonic() + 60
-    while time.monotonic() < until_s:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise GreylagError(f"the server did not start; see {log}")
 
 
 @contextmanager

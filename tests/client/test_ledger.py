@@ -61,9 +61,7 @@ def debit(
 
 def close(ledger: Ledger, run: str = "small-1") -> None:
     def sign(tip: ChainTip) -> bytes:
-        return log.sign_closed(
-            SIGNER, tip, firm="firm-a", run=run, terms=bytes(32), charged=0
-        )
+        return log.sign_closed(SIGNER, tip, firm="firm-a", run=run, terms=bytes(32), charged=0)
 
     ledger.close_run(run, sign)
 

@@ -59,7 +59,10 @@ def test_a_missing_file_means_no_part_in_anything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lifetime_epsilon = 10.0\nmax_epsilon_per_rum = 1.0", "did you mean 'max_epsilon_per_run'"),
+        (
+            "lifetime_epsilon = 10.0\nmax_epsilon_per_rum = 1.0",
+            "did you mean 'max_epsilon_per_run'",
+        ),
         ("max_epsilon_per_run = 1.0", "'lifetime_epsilon' is missing"),
         ("lifetime_epsilon = inf", "lifetime_epsilon"),
         ("lifetime_epsilon = nan", "lifetime_epsilon"),
