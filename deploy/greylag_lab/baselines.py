@@ -27,6 +27,7 @@ from greylag_protocols.features import (
 from greylag_protocols.terms import DataTerms, ModelTerms
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
 
 FOLDS = 3
 MIN_ROWS = 10  # below this a firm's best guess is its own mean
@@ -176,30 +177,34 @@ def _fit_trees(values: Matrix, targets: Matrix, data: DataTerms, seed: int) -> P
         seen = np.unique(labels)
         if len(seen) < 2:
             return _fit_mean(targets, data)
-        classifier = HistGradientBoostingClassifier(**settings).fit(values, labels)
+        with _single_thread():
+            classifier = HistGradientBoostingClassifier(**settings).fit(values, labels)
 
         def probabilities(raw: Matrix) -> Matrix:
             spread = np.zeros((len(raw), len(classes)))
-            spread[:, seen] = classifier.predict_proba(raw)
+            with _single_thread():
+                spread[:, seen] = classifier.predict_proba(raw)
             return spread
 
         return probabilities
     low, high = target_bounds(data)
     fallback = _fit_mean(targets, data)
     regressors = []
-    for column in targets.T:
-        present = ~np.isnan(column)
-        regressors.append(
-            HistGradientBoostingRegressor(**settings).fit(values[present], column[present])
-            if present.sum() >= MIN_ROWS
-            else None
-        )
+    with _single_thread():
+        for column in targets.T:
+            present = ~np.isnan(column)
+            regressors.append(
+                HistGradientBoostingRegressor(**settings).fit(values[present], column[present])
+                if present.sum() >= MIN_ROWS
+                else None
+            )
 
     def physical(raw: Matrix) -> Matrix:
         guesses = fallback(raw)
-        for index, regressor in enumerate(regressors):
-            if regressor is not None:
-                guesses[:, index] = regressor.predict(raw)
+        with _single_thread():
+            for index, regressor in enumerate(regressors):
+                if regressor is not None:
+                    guesses[:, index] = regressor.predict(raw)
         return np.clip(guesses, low, high)
 
     return physical
@@ -343,6 +348,7 @@ def _single_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="openmp"):  # scikit-learn's trees
+            yield
     finally:
         torch.set_num_threads(threads)

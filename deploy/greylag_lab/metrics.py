@@ -48,11 +48,12 @@ class Outcome:
     @classmethod
     def of(cls, firm: str, table: Table, predict: Callable[[Matrix], Matrix]) -> "Outcome":
         """What ``predict`` (raw features to predictions) says of a firm's held-out rows."""
+        held_out = table.features[table.holdout]
         return cls(
             firm=firm,
             train_rows=len(table.train),
             truth=table.targets[table.holdout],
-            predicted=predict(table.features[table.holdout]),
+            predicted=predict(held_out) if len(held_out) else np.empty((0, 1)),
             groups=tuple(table.groups[row] for row in table.holdout),
         )
 

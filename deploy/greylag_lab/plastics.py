@@ -37,6 +37,7 @@ PROPERTY_LIMITS = ((500.0, 20_000.0), (1.0, 120.0))
 MELT_LIMITS_C = (210.0, 330.0)
 MOULD_LIMITS_C = (30.0, 130.0)
 LEAD = "lead"
+COMMISSIONED_SHARE = (0.45, 0.70)  # of a firm's families
 FAMILY_SIZES = (4, 5, 5, 6, 6, 6)  # how many copies of a recipe get tried
 
 Vector = NDArray[np.float64]
@@ -50,6 +51,7 @@ RUBBER_THRESHOLD = np.array([14.0, 16.0, 13.0, 6.0, 9.0])  # wt% where it forms
 MELT_C = np.array([255.0, 285.0, 258.0, 292.0, 243.0])  # recommended
 MOULD_C = np.array([80.0, 85.0, 75.0, 90.0, 60.0])
 CRYSTALLINE = np.array([1.0, 1.0, 0.8, 0.0, 0.0])
+MAX_MAIN_ADDITIVES_WT = 62.0  # the polymers must still hold it together
 MAX_ADDITIVE_WT = np.array([52.0, 42.0, 25.0, 25.0, 2.0, 2.0, 3.0])
 ADDITIVE_DENSITY = np.array([2.56, 2.75, 0.88, 1.60, 1.10, 1.00, 1.90])
 
@@ -137,7 +139,7 @@ def make_firms(firms: int = 8, seed: int = 0) -> dict[str, pl.DataFrame]:
     """One table per firm, the lead's first.
 
     Columns: ``family`` (text), INGREDIENTS (wt%), PROCESS (deg C), PROPERTIES (MPa, kJ/m2; null
-    where not measured, never both). Each firm has 160 to 420 rows; 55 to 80 % of its families are
+    where not measured, never both). Each firm has 160 to 420 rows; 45 to 70 % of its families are
     commissioned. The same ``firms`` and ``seed`` give the same tables; a firm does not depend on
     how many follow it.
     """
@@ -161,7 +163,7 @@ def write_firms(directory: Path, firms: int = 8, seed: int = 0) -> dict[str, Pat
 def _make_firm(name: str, market: Market, seed: int) -> pl.DataFrame:
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     rows = int(rng.integers(160, 421))
-    commissioned = rng.uniform(0.55, 0.80)
+    commissioned = rng.uniform(*COMMISSIONED_SHARE)
     gaps = rng.uniform(0.10, 0.25, size=len(PROPERTIES))
     prefix = name[0].upper() + name.removeprefix(LEAD).removeprefix("supplier-")
     families: list[str] = []
@@ -212,6 +214,7 @@ def _design(market: Market, rng: np.random.Generator) -> tuple[Vector, Vector]:
     rigid = additives[[0, 1, 3]].sum()
     if rigid > 60.0:  # beyond this nothing flows into the mould
         additives[[0, 1, 3]] *= 60.0 / rigid
+    additives *= min(1.0, MAX_MAIN_ADDITIVES_WT / max(additives.sum(), 1.0))
     additives[4:] = rng.uniform((0.1, 0.1, 0.0), (1.2, 0.8, 2.0))
     weights = np.array([market.polymers.get(polymer, 0.0) for polymer in POLYMERS])
     blend = np.zeros(len(POLYMERS))

@@ -14,14 +14,17 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import dp_accounting
-from dp_accounting import dp_event, pld, rdp
+from typing import TYPE_CHECKING
 
 from greylag_protocols.errors import ConfigError, VerificationError
 
+if TYPE_CHECKING:
+    from dp_accounting import dp_event
+
+# dp_accounting is imported where it is used: it takes a second (scipy), and most commands that
+# read a plan never account for anything.
+
 PLD_INTERVAL = 1e-3
-NEIGHBOURS = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 RDP_ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [
     80, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
 ])  # fmt: skip
@@ -48,8 +51,10 @@ class Mechanism:
     records_cap: int
     batch_cap: int
 
-    def event(self) -> dp_event.DpEvent:
+    def event(self) -> "dp_event.DpEvent":
         """This release as a dp-accounting event."""
+        from dp_accounting import dp_event
+
         return dp_event.TruncatedSubsampledGaussianDpEvent(
             self.records_cap, self.sampling_rate, self.batch_cap, self.noise_multiplier
         )
@@ -100,8 +105,10 @@ def epsilon_of(mechanism: Mechanism, *, releases: int, delta: float) -> float:
     return epsilon
 
 
-def _pld_epsilon(event: dp_event.DpEvent, releases: int, delta: float) -> float:
-    accountant = pld.PLDAccountant(NEIGHBOURS, PLD_INTERVAL)
+def _pld_epsilon(event: "dp_event.DpEvent", releases: int, delta: float) -> float:
+    from dp_accounting import NeighboringRelation, pld
+
+    accountant = pld.PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, PLD_INTERVAL)
     accountant.compose(event, releases)
     return float(accountant.get_epsilon(delta))
 
@@ -109,7 +116,9 @@ def _pld_epsilon(event: dp_event.DpEvent, releases: int, delta: float) -> float:
 def _rdp_epsilon(
     mechanism: Mechanism, releases: int, delta: float, orders: Sequence[float] = RDP_ORDERS
 ) -> float:
-    accountant = rdp.RdpAccountant(orders, NEIGHBOURS)
+    from dp_accounting import NeighboringRelation, dp_event, rdp
+
+    accountant = rdp.RdpAccountant(orders, NeighboringRelation.ADD_OR_REMOVE_ONE)
     gaussian = dp_event.GaussianDpEvent(mechanism.noise_multiplier)
     accountant.compose(dp_event.PoissonSampledDpEvent(mechanism.sampling_rate, gaussian), releases)
     return float(accountant.get_epsilon(delta))
@@ -125,6 +134,8 @@ def epsilon_of_copies(mechanism: Mechanism, *, copies: int, releases: int, delta
     rate = mechanism.sampling_rate
     shifts = list(range(copies + 1))
     weights = [math.comb(copies, k) * rate**k * (1 - rate) ** (copies - k) for k in shifts]
+    from dp_accounting import dp_event
+
     event = dp_event.MixtureOfGaussiansDpEvent(mechanism.noise_multiplier, shifts, weights)
     return _pld_epsilon(event, releases, delta)
 
