@@ -253,7 +253,8 @@ def run_on(
     *,
     watch: Watch = lambda _: None,
     stop: threading.Event | None = None,
+    patience: Patience = PATIENCE,
 ) -> None:
     """Run to the end (or until ``stop``) through the ServerApp."""
-    app = make_server_app(coordinator, PATIENCE, watch, stop or threading.Event())
+    app = make_server_app(coordinator, patience, watch, stop or threading.Event())
     app(grid, Context(1, 1, {}, RecordDict(), {}))

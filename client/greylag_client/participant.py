@@ -228,9 +228,8 @@ class Participant:
             raise RefusedError("this run was closed here for ever", refusal_class="protocol")
         if account is not None and account.terms != offer.terms:
             raise VerificationError("other terms were accepted under this run id before")
-        self._policy.check_terms(
-            terms
-        )  # also of a run under way: the firm may have changed its mind
+        # Also for a run under way: the firm may have changed its mind since.
+        self._policy.check_terms(terms)
         engine = self._load_engine(terms)
         if account is None:
             self._ledger.accept(

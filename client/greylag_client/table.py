@@ -185,17 +185,18 @@ def parse_features(
     cells: pl.DataFrame, data: DataTerms, problems: Problems, *, refuse_outside: bool = True
 ) -> Matrix:
     """Raw feature values, shape (rows, features), NaN where missing; problems are noted."""
-    columns = []
-    for feature in data.features:
-        for name in feature.names:
-            values = _parse_numbers(cells, name, problems)
-            if data.missing == "refuse":
-                gaps = cells[name].is_null().to_numpy()
-                problems.add_rows(f"column {name!r}: {{}} without a value; fill them in", gaps)
-            if refuse_outside:
-                _check_range(name, values, feature.range, feature.unit, problems)
-            columns.append(values)
-    return np.stack(columns, axis=1)
+    names = data.feature_names
+    values = _parse_numbers(cells, names, problems)
+    if data.missing == "refuse":
+        gaps = _null(cells, names)
+        for index in np.flatnonzero(gaps.any(axis=0)).tolist():
+            problems.add_rows(
+                f"column {names[index]!r}: {{}} without a value; fill them in", gaps[:, index]
+            )
+    if refuse_outside:
+        limits = [(item.range, item.unit) for item in data.features for _ in item.names]
+        _check_ranges(names, values, limits, problems)
+    return values
 
 
 def outside_range(data: DataTerms, features: Matrix) -> NDArray[np.bool_]:
@@ -208,15 +209,13 @@ def outside_range(data: DataTerms, features: Matrix) -> NDArray[np.bool_]:
 def _parse_targets(cells: pl.DataFrame, data: DataTerms, problems: Problems) -> Matrix:
     if data.task == "classification":
         return _parse_classes(cells, data.targets[0], problems)
-    columns = []
-    for target in data.targets:
-        values = _parse_numbers(cells, target.name, problems)
-        if target.range is not None:
-            _check_range(target.name, values, target.range, target.unit, problems)
-        columns.append(values)
-    empty = np.all([cells[name].is_null().to_numpy() for name in data.target_names], axis=0)
+    names = data.target_names
+    values = _parse_numbers(cells, names, problems)
+    limits = [(item.range, item.unit) for item in data.targets if item.range is not None]
+    _check_ranges(names, values, limits, problems)
+    empty = np.asarray(_null(cells, names).all(axis=1))
     problems.add_rows("{} without any target value; remove them", empty)
-    return np.stack(columns, axis=1)
+    return values
 
 
 def _parse_classes(cells: pl.DataFrame, target: Target, problems: Problems) -> Matrix:
@@ -233,30 +232,48 @@ def _parse_classes(cells: pl.DataFrame, target: Target, problems: Problems) -> M
     return numbers[:, np.newaxis]
 
 
-def _parse_numbers(cells: pl.DataFrame, name: str, problems: Problems) -> NDArray[np.float64]:
-    numbers = cells[name].cast(pl.Float64, strict=False)
-    text = (numbers.is_null() & cells[name].is_not_null()).to_numpy()
-    commas = cells[name].str.contains(r"^[+-]?\d+,\d+$").fill_null(False).to_numpy()
-    hint = ", with a decimal comma: use a point" if commas.any() else "; a gap is an empty cell"
-    problems.add_rows(f"column {name!r}: {{}} with text where a number is due{hint}", text)
-    values = numbers.fill_null(np.nan).to_numpy().astype(np.float64)
-    unreal = ~np.isfinite(values) & ~numbers.is_null().to_numpy()
-    problems.add_rows(
-        f"column {name!r}: {{}} with NaN or infinity; write a gap as an empty cell", unreal
-    )
+def _null(cells: pl.DataFrame, names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which cells are gaps, shape (rows, names)."""
+    return np.asarray(cells.select(pl.col(names).is_null()).to_numpy(), dtype=np.bool_)
+
+
+def _parse_numbers(cells: pl.DataFrame, names: Sequence[str], problems: Problems) -> Matrix:
+    """Finite numbers, shape (rows, names); NaN where a gap or a noted problem is."""
+    numbers = cells.select(pl.col(names).cast(pl.Float64, strict=False))
+    unread = _null(numbers, names)
+    text = unread & ~_null(cells, names)
+    values = np.asarray(numbers.fill_null(np.nan).to_numpy(), dtype=np.float64)
+    unreal = ~np.isfinite(values) & ~unread
+    for index in np.flatnonzero((text | unreal).any(axis=0)).tolist():
+        name = names[index]
+        commas = cells[name].str.contains(r"^[+-]?\d+,\d+$").any()
+        hint = ", with a decimal comma: use a point" if commas else "; a gap is an empty cell"
+        problems.add_rows(
+            f"column {name!r}: {{}} with text where a number is due{hint}", text[:, index]
+        )
+        problems.add_rows(
+            f"column {name!r}: {{}} with NaN or infinity; write a gap as an empty cell",
+            unreal[:, index],
+        )
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _check_range(
-    name: str, values: NDArray[np.float64], bounds: Range, unit: str, problems: Problems
+def _check_ranges(
+    names: Sequence[str],
+    values: Matrix,
+    limits: Sequence[tuple[Range, str]],
+    problems: Problems,
 ) -> None:
-    outside = (values < bounds[0]) | (values > bounds[1])  # False for NaN
-    limits = f"[{bounds[0]:g}, {bounds[1]:g}]" + (f" {unit}" if unit else "")
-    problems.add_rows(
-        f"column {name!r}: {{}} outside the public range {limits}; check the unit, correct or "
-        "remove them",
-        outside,
-    )
+    """Note values outside their public range, given with its unit."""
+    bounds = np.array([bound for bound, _ in limits])
+    outside = (values < bounds[:, 0]) | (values > bounds[:, 1])  # False for NaN
+    for index in np.flatnonzero(outside.any(axis=0)).tolist():
+        (low, high), unit = limits[index]
+        problems.add_rows(
+            f"column {names[index]!r}: {{}} outside the public range "
+            f"[{low:g}, {high:g}]{' ' * bool(unit)}{unit}; check the unit, correct or remove them",
+            outside[:, index],
+        )
 
 
 def _group_keys(

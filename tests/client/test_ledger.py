@@ -23,8 +23,8 @@ ROSTER = ("firm-a", "firm-b", "firm-c")
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.sqlite"
+def path(memory_path: Path) -> Path:
+    return memory_path / "ledger.sqlite"
 
 
 @pytest.fixture

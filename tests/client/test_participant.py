@@ -119,9 +119,9 @@ class Lead:
 
 
 @pytest.fixture
-def make_lead(tmp_path: Path) -> Callable[..., Lead]:
+def make_lead(memory_path: Path) -> Callable[..., Lead]:
     def make(*, terms: Terms | None = None, **options: Any) -> Lead:
-        return Lead(Consortium(tmp_path, terms=terms or make_terms(), **options))
+        return Lead(Consortium(memory_path, terms=terms or make_terms(), **options))
 
     return make
 
@@ -185,9 +185,9 @@ def test_terms_cannot_change_under_a_run_id(lead: Lead, caplog: pytest.LogCaptur
     lead.refused(lead.offer(terms=terms), "other terms were accepted", caplog)
 
 
-def membership(lead: Lead, **changes: Any) -> SignedMembership:
-    changed = replace(lead.consortium.membership, **changes)
-    return SignedMembership.sign(changed, lead.consortium.lead)
+def membership(by: Lead, /, **changes: Any) -> SignedMembership:
+    changed = replace(by.consortium.membership, **changes)
+    return SignedMembership.sign(changed, by.consortium.lead)
 
 
 def swapped_own_key(lead: Lead) -> SignedMembership:
@@ -618,8 +618,10 @@ def test_arithmetic_that_breaks_looks_like_an_empty_sample(lead: Lead) -> None:
     assert np.count_nonzero(put_in) == terms.dimension
 
 
-def test_a_full_disk_sends_nothing(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
-    lead.enter()
+def test_a_full_disk_sends_nothing(
+    make_lead: Callable[..., Lead], caplog: pytest.LogCaptureFixture
+) -> None:
+    lead = make_lead(terms=make_terms(rounds=20, max_attempts=20)).enter()
     database = lead.victim.ledger._db
     pages = database.execute("PRAGMA page_count").fetchone()[0]
     database.execute(f"PRAGMA max_page_count = {pages}")

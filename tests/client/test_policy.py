@@ -52,7 +52,7 @@ def test_the_default_file_says_what_the_defaults_are(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_means_no_part_in_anything(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="takes part in nothing.*lifetime_epsilon = 10"):
+    with pytest.raises(ConfigError, match=r"takes part in nothing.*lifetime_epsilon = 10"):
         read_policy(tmp_path / "policy.toml")
 
 

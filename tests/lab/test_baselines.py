@@ -67,9 +67,9 @@ def test_alone_takes_what_its_own_validation_prefers() -> None:
     smooth = fit_alone(make_table(ONE, 120), ONE, MODEL, seed=0)
     assert smooth.kind == "mlp"
     rng = np.random.default_rng(0)  # a fine chequerboard, which trees cut and a small network blurs
-    table = make_table(ONE, 800, group_size=2)
-    values = rng.random((800, 2))
-    cells = np.floor(values * 6).sum(axis=1) % 2
+    table = make_table(ONE, 400, group_size=2)
+    values = rng.random((400, 2))
+    cells = np.floor(values * 4).sum(axis=1) % 2
     table = replace(table, features=values, targets=20 + 60 * cells[:, np.newaxis])
     assert fit_alone(table, ONE, ModelTerms(hidden=(2,)), seed=0).kind == "trees"
 
@@ -85,9 +85,9 @@ def test_alone_never_looks_at_held_out_rows() -> None:
 
 
 def test_fits_repeat_with_the_seed() -> None:
-    tables = [make_table(TWO, 80, seed) for seed in range(2)]
+    table = make_table(TWO, 48)
     probe = np.random.default_rng(5).random((20, 2))
-    runs = [fit_pooled(tables, TWO, MODEL, seed)(probe) for seed in (1, 1, 2)]
+    runs = [fit_alone(table, TWO, MODEL, seed)(probe) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[0], runs[2])
 
