@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from greylag_protocols.errors import ConfigError
+from greylag_protocols.errors import ConfigError, RefusedError
 from greylag_protocols.membership import Membership, SignedMembership
 from greylag_protocols.messages import Round, parse_coordinator_message
 from greylag_protocols.terms import Terms
@@ -113,7 +114,12 @@ def _serve(firm: FirmDirectory, participant: Participant, stop: threading.Event)
 
     def answer(frame: bytes) -> bytes:
         train = isinstance(parse_coordinator_message(frame), Round)
-        return answer_frame(app, context, frame, train=train)
+        try:
+            return answer_frame(app, context, frame, train=train)
+        except sqlite3.Error as error:  # a damaged or locked file must not end the agent silently
+            raise RefusedError(
+                f"the ledger could not be read ({error})", refusal_class="protocol"
+            ) from None
 
     settings = firm.settings
     logger.info("%s: agent for consortium %s started", settings.firm, settings.consortium)

@@ -30,6 +30,7 @@ from greylag_lab.silos import read_silos, write_silos
 
 PLASTICS_PLAN = Path(__file__).parent / "plastics.toml"
 PARALLEL = 4
+DEMO_SEED = 100  # one market out of many; together wins at 7.4 of 8 firms on average over 100-109
 
 
 def prepare_tables(
@@ -38,7 +39,7 @@ def prepare_tables(
     """One CSV per firm, the lead's own first: made up, or dealt from ``csv``."""
     tables = workdir / "tables"
     if csv is None:
-        return write_firms(tables, firms)
+        return write_firms(tables, firms, DEMO_SEED)
     if silo_column is None:
         raise ConfigError("--csv needs --silo-column: the column that says whose a row is")
     return write_silos(read_silos(csv, silo_column, largest=firms), tables)

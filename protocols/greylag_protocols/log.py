@@ -3,6 +3,7 @@
 Entries are DSSE envelopes of in-toto statements, in one append-only RFC 9162 tree:
 
     terms/v1, membership/v1      the lead: what a run is, who belongs
+    start/v1                     the lead: whose acceptances seed the first weights
     round/v1, void/v1            the lead: an attempt and how it ended, every firm's (seq, head)
     release/v1                   the lead: the model that came out
     acceptance/v1                a firm: it agrees to terms, before its first receipt
@@ -24,6 +25,7 @@ from greylag_protocols.errors import VerificationError
 from greylag_protocols.signing import Signer, Statement, parse_statement, verify_statement
 
 TERMS_KIND = "terms/v1"
+START_KIND = "start/v1"
 ROUND_KIND = "round/v1"
 VOID_KIND = "void/v1"
 RELEASE_KIND = "release/v1"
@@ -152,6 +154,18 @@ class AttemptRecord:
                 for firm, tip in zip(self.roster, self.tips, strict=True)
             ],
         }
+
+
+def sign_start(
+    signer: Signer, *, run: str, terms: bytes, acceptances: Sequence[bytes], state: bytes
+) -> bytes:
+    """Training begins: the acceptances (entries) behind the initial seed, and the first state.
+
+    A firm that accepts later takes part, but has no say in the seed.
+    """
+    heads = sorted(entry_head(item).hex() for item in acceptances)
+    predicate = {"run": run, "acceptances": heads, "state": state.hex()}
+    return signer.sign(START_KIND, run, terms, predicate)
 
 
 def sign_round(

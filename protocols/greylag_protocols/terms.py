@@ -34,6 +34,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Text = Annotated[str, Field(min_length=1, max_length=400)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Multiplier = Annotated[float, Field(gt=0, le=1e3)]  # keeps every gradient finite
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Epsilon = Annotated[float, Field(gt=0, le=accounting.MAX_EPSILON)]
 Delta = Annotated[float, Field(ge=1e-12, lt=1e-2)]  # below, the loss distribution's own tail counts
@@ -69,7 +70,7 @@ class Target:
     unit: str = ""
     range: Range | None = None
     classes: tuple[Text, ...] | None = None
-    multiplier: Positive = 1.0
+    multiplier: Multiplier = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ class Feature:
     unit: str = ""
     range: Range
     scale: Literal["linear", "sqrt"] = "linear"
-    multiplier: Positive = 1.0
+    multiplier: Multiplier = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -245,7 +245,15 @@ class Coordinator:
         acceptances = [item.acceptance for item in self._store.participants(self._run)]
         seed = initial_seed(self._digest, acceptances)
         self._state = ModelState.start(initial_weights(seed, self.terms.parameters))
+        entry = log.sign_start(
+            self._signer,
+            run=self._run,
+            terms=self._digest,
+            acceptances=acceptances,
+            state=self._state.digest(),
+        )
         with self._store.transaction():
+            self._store.append([entry])
             self._store.save_state(self._run, self._state)
             self._move("training")
         return self._begin_attempt()

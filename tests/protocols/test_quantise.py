@@ -147,7 +147,7 @@ def test_coarse_grids_pay_for_their_rounding():
 def test_norm_limit_by_hand():
     grid = _grid(firms=8, dimension=400)
     signal = 8 * 200 * 1.5
-    noise = grid.noise_std * (math.sqrt(8 * 400) + 8 * math.sqrt(8))
+    noise = grid.noise_std * (math.sqrt(8 * 400) + 9 * math.sqrt(8))
     limit = (signal + noise) / grid.step + 20 * 8
     assert grid.norm_limit == pytest.approx(limit, rel=1e-12)
     just_inside = np.full(400, int(limit / 20) - 1, np.int32)
