@@ -18,16 +18,19 @@ from flwr.serverapp import Grid
 from greylag_client.app import make_client_app, make_context
 from greylag_client.firm_membership import MembershipStore, found_store
 from greylag_client.ledger import Ledger
-from greylag_client.participant import ApplyMasks, ClippedSums, Identity, Participant
-from greylag_client.participant import PairwiseMasks as RealMasks
+from greylag_client.masks import ApplyMasks
+from greylag_client.masks import PairwiseMasks as RealMasks
+from greylag_client.participant import Identity, Participant
 from greylag_client.policy import Policy
+from greylag_client.session import ClippedSums
 from greylag_client.trainer import Trainer
 from greylag_protocols import log
 from greylag_protocols.features import Records
 from greylag_protocols.membership import LIFETIME_S, Member, Membership, SignedMembership
+from greylag_protocols.plan import parse_plan, settle_terms
 from greylag_protocols.round import RosterKey
 from greylag_protocols.signing import Ed25519Signer
-from greylag_protocols.terms import Terms, parse_plan, settle_terms, terms_digest
+from greylag_protocols.terms import Terms, terms_digest
 from greylag_server.app import Patience, Watch, make_server_app
 from greylag_server.coordinator import Coordinator
 from greylag_server.grid_local import LocalGrid

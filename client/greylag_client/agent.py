@@ -25,7 +25,8 @@ from greylag_client.app import answer_frame, make_client_app, make_context
 from greylag_client.firm import FirmDirectory
 from greylag_client.ledger import Ledger
 from greylag_client.link import keep_connected
-from greylag_client.participant import Identity, PairwiseMasks, Participant
+from greylag_client.masks import PairwiseMasks
+from greylag_client.participant import Identity, Participant
 from greylag_client.policy import read_policy
 from greylag_client.table import load_table
 from greylag_client.trainer import Trainer

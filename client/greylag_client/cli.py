@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from greylag_protocols.errors import ConfigError, GreylagError
-from greylag_protocols.terms import parse_plan
+from greylag_protocols.plan import parse_plan
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table

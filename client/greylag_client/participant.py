@@ -14,13 +14,12 @@ composition (``greylag_client.agent``) knows only the real ones.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from greylag_protocols import log, masking
-from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.errors import (
     ConfigError,
     GreylagError,
@@ -30,10 +29,7 @@ from greylag_protocols.errors import (
 )
 from greylag_protocols.keys import (
     MAX_BATCH,
-    VerifiedBatch,
-    claimed_firm,
     sign_batch,
-    verify_batch,
 )
 from greylag_protocols.membership import Membership, SignedMembership
 from greylag_protocols.messages import (
@@ -48,58 +44,22 @@ from greylag_protocols.messages import (
     Round,
     SignedBatch,
 )
-from greylag_protocols.optimiser import model_digest
-from greylag_protocols.round import Attempt, RosterKey
+from greylag_protocols.plan import parse_terms
+from greylag_protocols.round import Attempt
 from greylag_protocols.signing import Signer
-from greylag_protocols.terms import REJOIN_EVERY, Terms, parse_terms, terms_digest
+from greylag_protocols.terms import Terms, terms_digest
 from numpy.typing import NDArray
 
+from greylag_client.attempt_rules import check_keys, check_progress, check_roster, read_batches
 from greylag_client.ledger import Debit, Ledger, RunAccount
+from greylag_client.masks import Masker
 from greylag_client.policy import Policy
 from greylag_client.sampling import draw_normals, sample_rows
+from greylag_client.session import ClippedSums, OneTimeKey, Session
 
 logger = logging.getLogger(__name__)
 
-MAX_WEIGHT = 1e4  # weights beyond this are no model; below it no gradient can overflow float64
 DATASET = "main"
-
-ApplyMasks = Callable[[NDArray[np.uint32]], None]
-
-
-class Masker(Protocol):
-    """Agrees on mask keys for one attempt, and adds the masks later."""
-
-    def agree(
-        self, private_key: bytes, roster: Sequence[RosterKey], own: int, context: bytes
-    ) -> ApplyMasks:
-        """Mask keys with every other firm of the roster (public inputs only; may refuse)."""
-
-
-class PairwiseMasks:
-    """The real masks (``greylag_protocols.masking``)."""
-
-    def agree(
-        self, private_key: bytes, roster: Sequence[RosterKey], own: int, context: bytes
-    ) -> ApplyMasks:
-        before = [masking.pair_key(private_key, item.key, context) for item in roster[:own]]
-        after = [masking.pair_key(private_key, item.key, context) for item in roster[own + 1 :]]
-
-        def apply(vector: NDArray[np.uint32]) -> None:
-            masking.add_masks(vector, add=after, subtract=before)
-
-        return apply
-
-
-class ClippedSums(Protocol):
-    """The training engine as the participant sees it."""
-
-    def __len__(self) -> int:
-        """Number of training records."""
-
-    def clipped_sum(
-        self, weights: NDArray[np.float32], rows: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        """The sum of clipped gradients over ``rows``, shape (d,)."""
 
 
 class Memberships(Protocol):
@@ -110,37 +70,6 @@ class Memberships(Protocol):
 
     def store_seen(self, signed: SignedMembership, *, now_s: float) -> Membership:
         """Verify an epoch under the pinned lead key and keep it, so that it can be approved."""
-
-
-@dataclass(slots=True)
-class _OneTimeKey:
-    """A private key and a seed secret, in memory only; taking erases them (best effort: Python
-    may have made copies that cannot be reached)."""
-
-    private: bytearray
-    secret: bytearray
-    public: bytes
-
-    def take(self) -> tuple[bytes, bytes]:
-        pair = bytes(self.private), bytes(self.secret)
-        self.private[:] = bytes(len(self.private))
-        self.secret[:] = bytes(len(self.secret))
-        return pair
-
-
-@dataclass(slots=True, kw_only=True)
-class _Session:
-    """What is kept in memory about one run."""
-
-    terms: Terms
-    digest: bytes
-    membership: Membership
-    engine: ClippedSums
-    keys: dict[int, _OneTimeKey] = field(default_factory=dict)
-    batches: dict[str, VerifiedBatch] = field(default_factory=dict)
-    log_size: int = 0
-    last_context: bytes = b""
-    last_reply: Contribution | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +118,7 @@ class Participant:
         self._masker = masker
         self._entropy = entropy
         self._clock = clock
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, Session] = {}
 
     def handle(self, message: CoordinatorMessage) -> FirmMessage:
         """Answer a message. Refusals tell the coordinator a class; the reason stays in this log."""
@@ -254,7 +183,7 @@ class Participant:
                 terms.privacy.max_attempts,
                 terms.run.purpose,
             )
-        session = _Session(terms=terms, digest=digest, membership=membership, engine=engine)
+        session = Session(terms=terms, digest=digest, membership=membership, engine=engine)
         self._sessions[offer.run] = session
         last = account.last_attempt if account is not None else 0
         batch = self._new_batch(session, first=max(offer.next_attempt, last + 1, 1))
@@ -275,7 +204,7 @@ class Participant:
             )
         return membership
 
-    def _new_batch(self, session: _Session, *, first: int) -> SignedBatch:
+    def _new_batch(self, session: Session, *, first: int) -> SignedBatch:
         """Fresh one-time keys for ``first`` onwards; whatever was left of older ones is dropped."""
         identity, terms = self._identity, session.terms
         for stale in session.keys.values():
@@ -284,7 +213,7 @@ class Participant:
         session.keys = {}
         for attempt in range(first, first + count):
             private = self._entropy(32)
-            session.keys[attempt] = _OneTimeKey(
+            session.keys[attempt] = OneTimeKey(
                 private=bytearray(private),
                 secret=bytearray(self._entropy(32)),
                 public=masking.public_key(private),
@@ -313,11 +242,11 @@ class Participant:
                 "no open session for this run (the agent was restarted?); an offer is needed",
                 refusal_class="protocol",
             )
-        attempt = self._describe(session, message)
+        attempt = message.attempt_under(session.digest, origin=session.terms.consortium)
         context = attempt.context()
         if session.last_reply is not None and session.last_context == context:
             return session.last_reply  # the same bytes again: nothing new is released
-        self._check_attempt(session, account, message, attempt)
+        self._check(session, account, message, attempt)
         terms, grid = session.terms, session.terms.grid(len(attempt.roster))
         own = attempt.firms.index(self._identity.firm)
         private, secret = session.keys.pop(message.attempt).take()
@@ -342,101 +271,23 @@ class Participant:
         session.log_size = message.log_size
         return reply
 
-    def _describe(self, session: _Session, message: Round) -> Attempt:
-        """The attempt that a message is about, as this firm sees it."""
-        return Attempt(
-            terms=session.digest,
-            run=message.run,
-            round_number=message.round_number,
-            attempt=message.attempt,
-            model=model_digest(message.weights),
-            checkpoint=Checkpoint(
-                origin=session.terms.consortium, size=message.log_size, root=message.log_root
-            ),
-            roster=tuple(
-                RosterKey(firm=firm, key=key, proof=proof)
-                for firm, key, proof in zip(
-                    message.roster, message.keys, message.proofs, strict=True
-                )
-            ),
-        )
-
-    def _check_attempt(
-        self, session: _Session, account: RunAccount, message: Round, attempt: Attempt
+    def _check(
+        self, session: Session, account: RunAccount, message: Round, attempt: Attempt
     ) -> None:
-        """Everything public that must hold before a debit."""
-        terms, firms = session.terms, attempt.firms
-        if self._clock() >= session.membership.expires_s:
-            raise VerificationError(
-                f"membership epoch {session.membership.epoch} has expired; approve a newer one"
-            )
-        if not 1 <= message.round_number <= terms.training.rounds:
-            raise VerificationError(f"round {message.round_number} is outside the terms")
-        if message.attempt not in session.keys:
-            raise VerificationError(f"no one-time key for attempt {message.attempt} is left")
-        if message.round_number < account.last_round or message.log_size < session.log_size:
-            raise VerificationError("the run goes backwards: an earlier round or a shorter log")
-        weights = message.weights
-        if weights.shape != (terms.dimension,) or not np.all(np.abs(weights) <= MAX_WEIGHT):
-            raise VerificationError("the weights have another shape or are out of range")
-        self._check_roster(session, account, firms, message.round_number)
-        self._check_keys(session, message, attempt)
-        own = firms.index(self._identity.firm)
+        """Everything public that must hold before a debit; see ``attempt_rules``."""
+        firm = self._identity.firm
+        check_progress(session, account, message, now_s=self._clock())
+        check_roster(session, account, message, firm=firm, policy=self._policy)
+        for name, batch in read_batches(session, message).items():
+            self._ledger.note_peer(name, batch.facts.seq)
+            session.batches[name] = batch
+        check_keys(session, attempt, firm=firm)
+        own = attempt.firms.index(firm)
         if message.seen[own] > self._ledger.tip().seq:
             raise VerificationError(
                 "the log holds entries of this firm that its ledger lacks: the ledger was "
                 "restored from an old copy. Rebuild it before going on"
             )
-
-    def _check_roster(
-        self, session: _Session, account: RunAccount, firms: tuple[str, ...], round_number: int
-    ) -> None:
-        terms, privacy = session.terms, session.terms.privacy
-        if self._identity.firm not in firms:
-            raise VerificationError("this firm is not in the roster that it was sent")
-        if len(firms) < max(privacy.min_firms, self._policy.min_firms):
-            raise VerificationError(f"a roster of {len(firms)} firms is too small")
-        together = session.membership.coalition(firms)  # raises for a firm that is no member
-        if together > privacy.max_colluding:
-            raise VerificationError(
-                f"the lead and one operator run {together} firms of the roster, the noise "
-                f"survives only max_colluding = {privacy.max_colluding} of {terms.run_id}"
-            )
-        before, now = set(account.roster), set(firms)
-        if round_number == account.last_round and not now < before:
-            raise VerificationError("a repeated round needs a strictly smaller roster")
-        if not before or before == now:
-            return
-        if account.roster_changes >= self._policy.max_roster_changes:
-            raise RefusedError(
-                f"max_roster_changes = {self._policy.max_roster_changes} is used up",
-                refusal_class="policy",
-            )
-        if now - before and (round_number - 1) % REJOIN_EVERY:
-            raise VerificationError(
-                f"firms may rejoin only at every {REJOIN_EVERY}th round; {round_number} is not one"
-            )
-
-    def _check_keys(self, session: _Session, message: Round, attempt: Attempt) -> None:
-        for envelope in message.batches:
-            claimed = claimed_firm(envelope)
-            member = session.membership.member(claimed)
-            batch = verify_batch(envelope, member.identity_key)
-            facts = batch.facts
-            expected = (claimed, message.run, session.digest.hex(), session.terms.consortium)
-            found = (facts.firm, facts.run, facts.terms, facts.consortium)
-            if expected != found or facts.epoch != session.membership.epoch:
-                raise VerificationError(f"{claimed}: its keys are for another run or membership")
-            self._ledger.note_peer(claimed, facts.seq)
-            session.batches[claimed] = batch
-        for entry in attempt.roster:
-            if entry.firm not in session.batches:
-                raise VerificationError(f"{entry.firm}: its signed key batch was not sent")
-            session.batches[entry.firm].check_key(entry.key, entry.proof, attempt=message.attempt)
-            if entry.firm == self._identity.firm:
-                own = session.keys[message.attempt].public
-                if entry.key != own:
-                    raise VerificationError("the roster holds another key under this firm's name")
 
     def _debit(self, account: RunAccount, attempt: Attempt, context: bytes) -> None:
         identity = self._identity
@@ -461,7 +312,7 @@ class Participant:
         )
 
     def _clipped_sum(
-        self, session: _Session, message: Round, secret: bytes, context: bytes
+        self, session: Session, message: Round, secret: bytes, context: bytes
     ) -> NDArray[np.float64]:
         """The firm's signal; zeros if the arithmetic breaks: it must look like an empty sample."""
         terms = session.terms
@@ -474,7 +325,7 @@ class Participant:
                 cap=terms.batch_cap,
             )
             return session.engine.clipped_sum(message.weights, rows)
-        except Exception:
+        except Exception:  # whatever breaks after the debit, the noise must be sent
             logger.exception("%s: the gradient failed; noise alone was sent", message.run)
             return np.zeros(terms.dimension)
 

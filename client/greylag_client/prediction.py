@@ -16,7 +16,8 @@ import safetensors.numpy
 from greylag_protocols.encoding import MAX_HEADER_BYTES
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.features import Matrix, decode_outputs, encode_features
-from greylag_protocols.terms import Terms, parse_terms
+from greylag_protocols.plan import parse_terms
+from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 from greylag_protocols.errors import ConfigError, GreylagError
-from greylag_protocols.terms import Plan, parse_plan
+from greylag_protocols.plan import parse_plan
+from greylag_protocols.terms import Plan
 from rich.console import Console
 
 app = typer.Typer(

@@ -16,7 +16,8 @@ from typing import Any
 from greylag_client.prediction import Predictor
 from greylag_client.table import Table, load_table
 from greylag_protocols.errors import ConfigError, GreylagError
-from greylag_protocols.terms import Plan, parse_plan
+from greylag_protocols.plan import parse_plan
+from greylag_protocols.terms import Plan
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits

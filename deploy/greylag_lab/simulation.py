@@ -14,13 +14,8 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from greylag_client.app import make_client_app, make_context
 from greylag_client.ledger import Ledger
-from greylag_client.participant import (
-    ApplyMasks,
-    Identity,
-    Masker,
-    PairwiseMasks,
-    Participant,
-)
+from greylag_client.masks import ApplyMasks, Masker, PairwiseMasks
+from greylag_client.participant import Identity, Participant
 from greylag_client.policy import Policy
 from greylag_client.prediction import Predictor
 from greylag_client.table import Table
@@ -29,9 +24,10 @@ from greylag_protocols.errors import GreylagError
 from greylag_protocols.membership import Member, Membership, SignedMembership
 from greylag_protocols.optimiser import ModelState
 from greylag_protocols.parameters import split
+from greylag_protocols.plan import settle_terms
 from greylag_protocols.round import RosterKey
 from greylag_protocols.signing import Ed25519Signer
-from greylag_protocols.terms import Plan, Terms, settle_terms
+from greylag_protocols.terms import Plan, Terms
 from greylag_server.app import Patience, make_server_app
 from greylag_server.coordinator import Coordinator
 from greylag_server.grid_local import LocalGrid
@@ -80,24 +76,20 @@ def make_predictor(terms: Terms, state: ModelState) -> Predictor:
     return Predictor(terms=terms, layers=tuple(pairs))
 
 
-@dataclass(frozen=True, slots=True)
 class _Everybody:
-    """A firm of the simulation approves whom it is shown."""
+    """A firm of the simulation approves whomever it is shown."""
 
-    lead_key: bytes
+    def __init__(self, lead_key: bytes) -> None:
+        self._lead_key = lead_key
+        self._seen: dict[str, Membership] = {}
 
-    def approved(self) -> "_Any":
-        return _Any()
+    def approved(self) -> dict[str, Membership]:
+        return self._seen
 
     def store_seen(self, signed: SignedMembership, *, now_s: float) -> Membership:
-        return signed.verify(self.lead_key, consortium=CONSORTIUM, now_s=now_s)
-
-
-class _Any(dict[str, Membership]):
-    """Contains every digest."""
-
-    def __contains__(self, digest: object) -> bool:
-        return True
+        membership = signed.verify(self._lead_key, consortium=CONSORTIUM, now_s=now_s)
+        self._seen[membership.digest().hex()] = membership
+        return membership
 
 
 def simulate(

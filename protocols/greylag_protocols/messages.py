@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.encoding import EXACT_INT, pack_frame, parse_as, parse_frame
 from greylag_protocols.errors import ConfigError, RefusalClass, VerificationError
 from greylag_protocols.keys import KEY_BYTES, MAX_BATCH
 from greylag_protocols.membership import Hex32, SignedMembership
+from greylag_protocols.optimiser import model_digest
+from greylag_protocols.round import Attempt, RosterKey
 from greylag_protocols.terms import STRICT
 
 HASH_BYTES = 32
@@ -94,6 +97,21 @@ class Round:
         proofs = b"".join(step for proof in self.proofs for step in proof)
         weights = self.weights.astype("<f4").tobytes()
         return pack_frame(header, [weights, b"".join(self.keys), proofs, *self.batches])
+
+    def attempt_under(self, terms: bytes, *, origin: str) -> Attempt:
+        """The attempt that this message is about, under terms with the digest ``terms``."""
+        return Attempt(
+            terms=terms,
+            run=self.run,
+            round_number=self.round_number,
+            attempt=self.attempt,
+            model=model_digest(self.weights),
+            checkpoint=Checkpoint(origin=origin, size=self.log_size, root=self.log_root),
+            roster=tuple(
+                RosterKey(firm=firm, key=key, proof=proof)
+                for firm, key, proof in zip(self.roster, self.keys, self.proofs, strict=True)
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 from greylag_protocols.errors import ConfigError, GreylagError
+from greylag_protocols.plan import parse_plan, parse_terms
 from greylag_protocols.signing import fingerprint
-from greylag_protocols.terms import parse_plan, parse_terms
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

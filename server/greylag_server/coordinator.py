@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from greylag_protocols import log
-from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.errors import ConfigError, GreylagError, VerificationError
 from greylag_protocols.log import AttemptRecord, ChainTip
 from greylag_protocols.membership import Membership
@@ -32,9 +31,9 @@ from greylag_protocols.messages import (
     parse_coordinator_message,
     parse_firm_message,
 )
-from greylag_protocols.optimiser import ModelState, model_digest, take_step
+from greylag_protocols.optimiser import ModelState, take_step
 from greylag_protocols.parameters import initial_weights
-from greylag_protocols.round import Attempt, RosterKey, initial_seed
+from greylag_protocols.round import Attempt, initial_seed
 from greylag_protocols.signing import Signer, verify_statement
 from greylag_protocols.terms import Terms, terms_digest
 from numpy.typing import NDArray
@@ -61,7 +60,6 @@ class _Flight:
     attempt: Attempt
     context: bytes
     frame: bytes
-    weights: NDArray[np.float32]
     total: NDArray[np.uint32]
     waiting: set[str]
     entries: list[bytes] = field(default_factory=list)
@@ -313,26 +311,15 @@ class Coordinator:
             self._store.save_attempt(self._run, number, message.roster, frame)
         self.attempts, self.roster = number, message.roster
         self._shown.update(statements)
-        self._flight = self._open_flight(message, roster, frame)
+        self._flight = self._open_flight(message, frame)
         return [Send(name, frame, is_round=True) for name in message.roster]
 
-    def _open_flight(self, message: Round, roster: tuple[RosterKey, ...], frame: bytes) -> _Flight:
-        attempt = Attempt(
-            terms=self._digest,
-            run=self._run,
-            round_number=message.round_number,
-            attempt=message.attempt,
-            model=model_digest(message.weights),
-            checkpoint=Checkpoint(
-                origin=self.terms.consortium, size=message.log_size, root=message.log_root
-            ),
-            roster=roster,
-        )
+    def _open_flight(self, message: Round, frame: bytes) -> _Flight:
+        attempt = message.attempt_under(self._digest, origin=self.terms.consortium)
         return _Flight(
             attempt=attempt,
             context=attempt.context(),
             frame=frame,
-            weights=message.weights,
             total=np.zeros(self.terms.dimension, dtype=np.uint32),
             waiting=set(message.roster),
         )
@@ -341,13 +328,7 @@ class Coordinator:
         """Take up the attempt that was in flight when the process ended."""
         message = parse_coordinator_message(frame)
         if isinstance(message, Round):
-            roster = tuple(
-                RosterKey(firm=firm, key=key, proof=proof)
-                for firm, key, proof in zip(
-                    message.roster, message.keys, message.proofs, strict=True
-                )
-            )
-            self._flight = self._open_flight(message, roster, frame)
+            self._flight = self._open_flight(message, frame)
 
     def _take_contribution(self, firm: Firm, message: Contribution) -> list[Send]:
         flight = self._flight

@@ -15,16 +15,13 @@ from concurrent import futures
 from dataclasses import dataclass, field
 
 import grpc
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+from flwr.app import Message
 from greylag_protocols.errors import ConfigError
 
 from greylag_server.grid_messages import (
+    FrameGrid,
     node_id,
     unwrap,
-    unwrap_content,
-    wrap,
     wrap_loss,
     wrap_reply,
 )
@@ -55,7 +52,7 @@ class _Session:
     pending: dict[bytes, Message] = field(default_factory=dict)
 
 
-class GrpcGrid(Grid):
+class GrpcGrid(FrameGrid):
     """The firms' side of the coordinator's port.
 
     Args:
@@ -74,7 +71,6 @@ class GrpcGrid(Grid):
         self._sessions: dict[int, _Session] = {}
         self._connections = 0
         self._replies: dict[str, Message] = {}
-        self._run: Run | None = None
         credentials = grpc.ssl_server_credentials(
             [(key, certificate)], root_certificates=ca, require_client_auth=True
         )
@@ -100,25 +96,6 @@ class GrpcGrid(Grid):
         self._server.stop(grace=1).wait()
 
     # -- Flower's Grid ---------------------------------------------------------------------------
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        if self._run is None:
-            raise RuntimeError("set_run was not called")
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return wrap(unwrap_content(content), dst_node_id, message_type)
 
     def get_node_ids(self) -> Iterable[int]:
         with self._lock:

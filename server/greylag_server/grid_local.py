@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+from flwr.app import Message
 
-from greylag_server.grid_messages import node_id, unwrap_content, wrap
+from greylag_server.grid_messages import FrameGrid, node_id
 
 Answer = Callable[[Message], Message]
 
 
-class LocalGrid(Grid):
+class LocalGrid(FrameGrid):
     """Calls each firm's app when a message is pushed; the reply waits to be pulled.
 
     Args:
@@ -21,26 +19,6 @@ class LocalGrid(Grid):
     def __init__(self, firms: Mapping[str, Answer]) -> None:
         self._nodes = {node_id(name): answer for name, answer in firms.items()}
         self._replies: dict[str, Message] = {}
-        self._run: Run | None = None
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        if self._run is None:
-            raise RuntimeError("set_run was not called")
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return wrap(unwrap_content(content), dst_node_id, message_type)
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self._nodes)

@@ -13,6 +13,8 @@ import time
 import uuid
 
 from flwr.app import ConfigRecord, Error, Message, Metadata, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
 
 RECORD = "greylag"
 FIELD = "frame"
@@ -71,3 +73,29 @@ def unwrap_content(content: RecordDict) -> bytes:
     record = content.get(RECORD)
     frame = record.get(FIELD) if isinstance(record, ConfigRecord) else None
     return frame if isinstance(frame, bytes) else b""
+
+
+class FrameGrid(Grid):
+    """What greylag's Grids share: they carry frames, and know no run of flwr's but what they are
+    told."""
+
+    _run: Run | None = None
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        if self._run is None:
+            raise RuntimeError("set_run was not called")
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return wrap(unwrap_content(content), dst_node_id, message_type)

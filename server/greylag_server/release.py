@@ -18,8 +18,9 @@ from greylag_protocols import accounting, log
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.optimiser import ModelState, model_digest
 from greylag_protocols.parameters import split
+from greylag_protocols.plan import parse_terms
 from greylag_protocols.signing import Signer
-from greylag_protocols.terms import Terms, parse_terms, terms_digest
+from greylag_protocols.terms import Terms, terms_digest
 from safetensors.numpy import save
 
 from greylag_server.store import RunRecord, Store

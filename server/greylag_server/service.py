@@ -10,8 +10,9 @@ from flwr.app import Context, RecordDict
 from greylag_protocols import log
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.membership import Membership, SignedMembership
+from greylag_protocols.plan import parse_terms, run_id_for, settle_terms
 from greylag_protocols.signing import parse_statement
-from greylag_protocols.terms import Plan, Terms, parse_terms, settle_terms, terms_digest
+from greylag_protocols.terms import Plan, Terms, terms_digest
 
 from greylag_server.app import Patience, make_server_app, say_goodbye
 from greylag_server.consortium import Consortium
@@ -47,7 +48,7 @@ def queue_plan(
             f"{members} firms are enrolled, the plan needs {max(wanted, plan.privacy.min_firms)}: "
             "invite more with `greylag-server invite`, or lower privacy.min_firms"
         )
-    run = f"{plan.run.name[:28].rstrip('-')}-{nonce}"
+    run = run_id_for(plan.run.name, nonce)
     terms = settle_terms(plan, consortium=consortium.settings.id, run_id=run)
     terms.grid(wanted)  # the grid coarsens with the roster; fail now rather than in mid-run
     with store.transaction():

@@ -92,7 +92,7 @@ def bench_clipping(batch: int) -> dict[str, Any]:
     import torch
     from greylag_client.trainer import Trainer, build_mlp, record_losses
     from greylag_protocols.features import Records
-    from greylag_protocols.terms import parse_plan, settle_terms
+    from greylag_protocols.plan import parse_plan, settle_terms
 
     torch.set_num_threads(1)
     names = ", ".join(f'"x{index}"' for index in range(83))

@@ -13,7 +13,8 @@ from greylag_client.trainer import build_mlp
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.features import decode_outputs, encode_features
 from greylag_protocols.parameters import split
-from greylag_protocols.terms import Terms, parse_plan, settle_terms
+from greylag_protocols.plan import parse_plan, settle_terms
+from greylag_protocols.terms import Terms
 
 PLAN = """
 [run]

@@ -15,7 +15,8 @@ from greylag_lab.plastics import (
     make_firms,
     write_firms,
 )
-from greylag_protocols.terms import Plan, parse_plan
+from greylag_protocols.plan import parse_plan
+from greylag_protocols.terms import Plan
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "plastics.toml"
 

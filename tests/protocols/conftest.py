@@ -1,8 +1,9 @@
 """What several protocol tests stand on: a plan, its terms, identities."""
 
 import pytest
+from greylag_protocols.plan import parse_plan, settle_terms
 from greylag_protocols.signing import Ed25519Signer
-from greylag_protocols.terms import Terms, parse_plan, settle_terms
+from greylag_protocols.terms import Terms
 
 PLAN = """
 [run]

@@ -6,14 +6,8 @@ import pytest
 from greylag_protocols import terms as terms_module
 from greylag_protocols.encoding import canonical_json
 from greylag_protocols.errors import ConfigError, GreylagError, VerificationError
-from greylag_protocols.terms import (
-    Terms,
-    parse_plan,
-    parse_terms,
-    run_id_for,
-    settle_terms,
-    terms_digest,
-)
+from greylag_protocols.plan import parse_plan, parse_terms, run_id_for, settle_terms
+from greylag_protocols.terms import Terms, terms_digest
 
 
 def _edited(text: str, old: str, new: str) -> str:

@@ -1,0 +1,209 @@
+"""From a plan to terms, and every rule beyond single values.
+
+``settle_terms`` binds a plan to a consortium and a run, and solves the noise. Unknown keys are
+errors with a suggestion; terms from outside are checked by the same rules as one's own.
+"""
+
+import math
+import re
+import tomllib
+from collections import Counter
+from dataclasses import asdict
+
+from greylag_protocols import accounting, parameters
+from greylag_protocols.accounting import Mechanism
+from greylag_protocols.encoding import parse_as, parse_json
+from greylag_protocols.errors import ConfigError
+from greylag_protocols.terms import (
+    TERMS_VERSION,
+    DataTerms,
+    ModelTerms,
+    Plan,
+    PlanPrivacy,
+    PrivacyTerms,
+    Range,
+    Target,
+    Terms,
+    TrainingTerms,
+    parameters_of,
+)
+
+MAX_DIMENSION = 20_000_000
+
+
+def parse_plan(text: str) -> Plan:
+    """A plan from TOML.
+
+    Raises:
+        ConfigError: TOML errors, unknown or missing keys, values outside their bounds, and
+            combinations that make no sense; the message names the key and the remedy.
+    """
+    try:
+        value = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"the plan is not TOML: {error}") from None
+    plan = parse_as(Plan, value, what="plan")
+    _check_data(plan.data)
+    _check_model(plan.data, plan.model)
+    _check_privacy(plan.privacy, plan.training)
+    return plan
+
+
+def settle_terms(plan: Plan, *, consortium: str, run_id: str) -> Terms:
+    """Terms from a plan: defaults filled in and the noise solved for ``max_attempts``.
+
+    Raises:
+        ConfigError: the noise cannot be solved, or consortium or run id are not acceptable names.
+    """
+    privacy, rounds = plan.privacy, plan.training.rounds
+    max_attempts = privacy.max_attempts or -(-11 * rounds // 10)  # 1.1 x, rounded up exactly
+    if privacy.epsilon is not None:
+        sigma = accounting.solve_noise_multiplier(
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            releases=max_attempts,
+            sampling_rate=plan.training.sampling_rate,
+            records_cap=plan.data.max_records_per_firm,
+        )
+        epsilon = privacy.epsilon
+    else:
+        sigma = privacy.noise_multiplier or 0.0
+        mechanism = Mechanism(
+            sampling_rate=plan.training.sampling_rate,
+            noise_multiplier=sigma,
+            records_cap=plan.data.max_records_per_firm,
+            batch_cap=accounting.batch_cap(
+                plan.data.max_records_per_firm, plan.training.sampling_rate
+            ),
+        )
+        epsilon = accounting.epsilon_of(mechanism, releases=max_attempts, delta=privacy.delta)
+    settled = PrivacyTerms(
+        **{
+            **asdict(privacy),
+            "epsilon": epsilon,
+            "noise_multiplier": sigma,
+            "max_attempts": max_attempts,
+        }
+    )
+    terms = Terms(
+        version=TERMS_VERSION,
+        consortium=consortium,
+        run_id=run_id,
+        run=plan.run,
+        data=plan.data,
+        model=plan.model,
+        privacy=settled,
+        training=plan.training,
+    )
+    return parse_terms(terms.encode())
+
+
+def parse_terms(encoded: bytes) -> Terms:
+    """Terms from outside, with every rule checked again, the promised epsilon among them.
+
+    Raises:
+        VerificationError: not JSON.
+        ConfigError: not terms that a firm could accept.
+    """
+    terms = parse_as(Terms, parse_json(encoded), what="terms")
+    check_terms(terms)
+    return terms
+
+
+def check_terms(terms: Terms) -> None:
+    """All rules beyond single values.
+
+    Raises:
+        ConfigError: names the rule.
+    """
+    _check_data(terms.data)
+    _check_model(terms.data, terms.model)
+    privacy = terms.privacy
+    _check_unit(privacy.unit)
+    _check_counts(privacy.max_colluding, privacy.min_firms)
+    if privacy.max_attempts < terms.training.rounds:
+        raise ConfigError("privacy.max_attempts is below training.rounds; raise it")
+    terms.grid(privacy.min_firms)
+    cost = terms.epsilon_after(privacy.max_attempts)
+    if cost > privacy.epsilon * (1 + 1e-6):
+        raise ConfigError(
+            f"{privacy.max_attempts} attempts with noise {privacy.noise_multiplier} cost epsilon "
+            f"{cost:.4f}, more than the {privacy.epsilon} that the terms promise"
+        )
+
+
+def _check_privacy(privacy: PlanPrivacy, training: TrainingTerms) -> None:
+    if (privacy.epsilon is None) == (privacy.noise_multiplier is None):
+        found = "neither" if privacy.epsilon is None else "both"
+        raise ConfigError(
+            f"plan: privacy.epsilon and privacy.noise_multiplier: {found} given; give epsilon "
+            "and the noise is solved from it"
+        )
+    _check_unit(privacy.unit)
+    if privacy.max_attempts is not None and privacy.max_attempts < training.rounds:
+        raise ConfigError("plan: privacy.max_attempts is below training.rounds; raise it")
+    _check_counts(privacy.max_colluding, privacy.min_firms)
+
+
+def _check_unit(unit: str) -> None:
+    if unit != "record":
+        raise ConfigError(f"privacy.unit = {unit!r} is not yet supported; use 'record'")
+
+
+def _check_counts(max_colluding: int, min_firms: int) -> None:
+    if max_colluding > min_firms - 2:
+        raise ConfigError(
+            f"privacy.max_colluding = {max_colluding} leaves fewer than two honest firms in a "
+            f"roster of min_firms = {min_firms}; it may be at most {min_firms - 2}"
+        )
+
+
+def _check_data(data: DataTerms) -> None:
+    if data.task not in ("regression", "classification"):
+        raise ConfigError(f"data.task = {data.task!r} is not yet supported; use 'regression'")
+    columns = Counter([*data.feature_names, *data.target_names])
+    twice = sorted(name for name, count in columns.items() if count > 1)
+    if twice:
+        raise ConfigError(f"data: column {twice[0]!r} stands twice among features and targets")
+    if data.group in columns:
+        raise ConfigError(f"data.group {data.group!r} is also a feature or a target")
+    for feature in data.features:
+        _check_range(f"feature {feature.names[0]!r}", feature.range)
+    if data.task == "classification" and len(data.targets) != 1:
+        raise ConfigError("data.targets: a classification has exactly one target")
+    for target in data.targets:
+        _check_target(target, data.task)
+    if data.expected_records > 10_000 * data.max_records_per_firm:
+        raise ConfigError("data.expected_records is beyond 10,000 firms of max_records_per_firm")
+
+
+def _check_target(target: Target, task: str) -> None:
+    if task == "classification":
+        if target.classes is None or target.range is not None:
+            raise ConfigError(f"target {target.name!r}: a class needs 'classes' and no 'range'")
+        if len(set(target.classes)) != len(target.classes) or len(target.classes) < 2:
+            raise ConfigError(f"target {target.name!r}: at least two different classes are needed")
+    elif target.range is None or target.classes is not None:
+        raise ConfigError(f"target {target.name!r}: a number needs 'range' and no 'classes'")
+    else:
+        _check_range(f"target {target.name!r}", target.range)
+
+
+def _check_range(what: str, bounds: Range) -> None:
+    if not bounds[0] < bounds[1]:
+        raise ConfigError(f"{what}: range {list(bounds)} must go from low to high")
+    if not math.isfinite(bounds[1] - bounds[0]):
+        raise ConfigError(f"{what}: range {list(bounds)} is too wide to divide by")
+
+
+def _check_model(data: DataTerms, model: ModelTerms) -> None:
+    if model.family != "mlp":
+        raise ConfigError(f"model.family = {model.family!r} is not yet supported; use 'mlp'")
+    size = parameters.dimension(parameters_of(data, model))
+    if size > MAX_DIMENSION:
+        raise ConfigError(f"the model has {size} weights; at most {MAX_DIMENSION} are allowed")
+
+
+def run_id_for(name: str, nonce: str) -> str:
+    """A run id: the plan's name and a nonce, so that no two runs share one."""
+    return re.sub(r"-+", "-", f"{name[:28]}-{nonce}")
