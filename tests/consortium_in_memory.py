@@ -16,6 +16,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
 from greylag_client.app import make_client_app, make_context
+from greylag_client.engine import make_engine
 from greylag_client.firm_membership import MembershipStore, found_store
 from greylag_client.ledger import Ledger
 from greylag_client.masks import ApplyMasks
@@ -23,7 +24,6 @@ from greylag_client.masks import PairwiseMasks as RealMasks
 from greylag_client.participant import Identity, Participant
 from greylag_client.policy import Policy
 from greylag_client.session import ClippedSums
-from greylag_client.trainer import Trainer
 from greylag_protocols import log
 from greylag_protocols.features import Records
 from greylag_protocols.membership import LIFETIME_S, Member, Membership, SignedMembership
@@ -50,6 +50,7 @@ name = "small"
 purpose = "a test"
 [data]
 standard = "test@1"
+{data}
 task = "regression"
 targets = [ {{ name = "y", range = [-1, 1] }}, {{ name = "z", range = [-1, 1] }} ]
 features = [ {{ names = ["a", "b", "c"], range = [-1, 1] }} ]
@@ -58,6 +59,7 @@ max_records_per_firm = 60
 [model]
 hidden = [8]
 [privacy]
+unit = "{unit}"
 noise_multiplier = 2.0
 delta = 1e-6
 max_colluding = 1
@@ -65,25 +67,50 @@ min_firms = {min_firms}
 max_attempts = {max_attempts}
 [training]
 rounds = {rounds}
-sampling_rate = 0.3
+sampling_rate = {rate}
 """
+# What the units need besides, and their sampling rate.
+UNITS = {
+    "record": ("", 0.3),
+    "group": (
+        'group = "g"\nexpected_groups = 40\nmax_groups_per_firm = 20\nmax_records_per_group = 4',
+        0.3,
+    ),
+    "firm": ("expected_firms = 4", 1.0),
+}
 
 
 def make_terms(
-    *, rounds: int = 4, max_attempts: int = 8, min_firms: int = 3, run: str = RUN, name: str = NAME
+    *,
+    rounds: int = 4,
+    max_attempts: int = 8,
+    min_firms: int = 3,
+    run: str = RUN,
+    name: str = NAME,
+    unit: str = "record",
 ) -> Terms:
     """Terms of a run with 50 weights and two targets."""
-    text = PLAN.format(rounds=rounds, max_attempts=max_attempts, min_firms=min_firms)
+    data, rate = UNITS[unit]
+    text = PLAN.format(
+        rounds=rounds,
+        max_attempts=max_attempts,
+        min_firms=min_firms,
+        unit=unit,
+        data=data,
+        rate=rate,
+    )
     return settle_terms(parse_plan(text), consortium=name, run_id=run)
 
 
 def make_records(terms: Terms, *, seed: int, count: int = 40) -> Records:
-    """Random records; a few targets are missing."""
+    """Random records in groups of one to four and more; a few targets are missing."""
     rng = np.random.default_rng(seed)
     targets = rng.uniform(-1, 1, (count, len(terms.data.targets)))
     targets[rng.random(targets.shape) < 0.2] = np.nan
     return Records(
-        inputs=rng.uniform(-1, 1, (count, len(terms.data.feature_names))), targets=targets
+        inputs=rng.uniform(-1, 1, (count, len(terms.data.feature_names))),
+        targets=targets,
+        groups=rng.integers(0, 15, count),
     )
 
 
@@ -211,7 +238,7 @@ class Consortium:
             root=root,
             signer=signer,
             memberships=MembershipStore(root, lead_key=self.lead.public_key, consortium=NAME),
-            load_engine=lambda terms: Trainer(terms, records),
+            load_engine=lambda terms: make_engine(terms, records),
             policy=policy,
             clock=lambda: self.now_s,
         )

@@ -22,14 +22,15 @@ from greylag_protocols.messages import Round, parse_coordinator_message
 from greylag_protocols.terms import Terms
 
 from greylag_client.app import answer_frame, make_client_app, make_context
+from greylag_client.engine import make_engine
 from greylag_client.firm import FirmDirectory
 from greylag_client.ledger import Ledger
 from greylag_client.link import keep_connected
 from greylag_client.masks import PairwiseMasks
 from greylag_client.participant import Identity, Participant
 from greylag_client.policy import read_policy
+from greylag_client.session import ClippedSums
 from greylag_client.table import load_table
-from greylag_client.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +71,12 @@ def make_participant(firm: FirmDirectory, *, approve: str | None = None) -> Part
     )
 
 
-def _engine_loader(firm: FirmDirectory) -> Callable[[Terms], Trainer]:
-    def load(terms: Terms) -> Trainer:
+def _engine_loader(firm: FirmDirectory) -> Callable[[Terms], ClippedSums]:
+    def load(terms: Terms) -> ClippedSums:
         if firm.data_path is None:
             raise ConfigError("no table yet: set `data` in firm.toml to a CSV file")
         table = load_table(firm.data_path, terms.data)
-        return Trainer(terms, table.records(table.train))
+        return make_engine(terms, table.records(table.train))
 
     return load
 

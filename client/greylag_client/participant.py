@@ -54,7 +54,7 @@ from greylag_client.attempt_rules import check_keys, check_progress, check_roste
 from greylag_client.ledger import Debit, Ledger, RunAccount
 from greylag_client.masks import Masker
 from greylag_client.policy import Policy
-from greylag_client.sampling import draw_normals, sample_rows
+from greylag_client.sampling import draw_normals, sample_units
 from greylag_client.session import ClippedSums, OneTimeKey, Session
 
 logger = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ class Participant:
         own = attempt.firms.index(self._identity.firm)
         private, secret = session.keys.pop(message.attempt).take()
         apply_masks = self._masker.agree(private, attempt.roster, own, context)
-        self._debit(account, attempt, context)
+        self._debit(session, account, attempt, context)
         # From here on nothing about the data may show: no refusal, no failure.
         vector = grid.encode(
             self._clipped_sum(session, message, secret, context),
@@ -289,8 +289,10 @@ class Participant:
                 "restored from an old copy. Rebuild it before going on"
             )
 
-    def _debit(self, account: RunAccount, attempt: Attempt, context: bytes) -> None:
-        identity = self._identity
+    def _debit(
+        self, session: Session, account: RunAccount, attempt: Attempt, context: bytes
+    ) -> None:
+        identity, event_type = self._identity, session.terms.mechanism.event_type
         self._ledger.debit(
             Debit(
                 run=attempt.run,
@@ -307,6 +309,7 @@ class Participant:
                 attempt=attempt.attempt,
                 context=context,
                 roster_size=len(attempt.roster),
+                event_type=event_type,
                 charged=account.charged + 1,
             ),
         )
@@ -317,14 +320,14 @@ class Participant:
         """The firm's signal; zeros if the arithmetic breaks: it must look like an empty sample."""
         terms = session.terms
         try:
-            rows = sample_rows(
+            units = sample_units(
                 secret,
                 context,
-                records=len(session.engine),
+                units=len(session.engine),
                 rate=terms.training.sampling_rate,
                 cap=terms.batch_cap,
             )
-            return session.engine.clipped_sum(message.weights, rows)
+            return session.engine.clipped_sum(message.weights, units)
         except Exception:  # whatever breaks after the debit, the noise must be sent
             logger.exception("%s: the gradient failed; noise alone was sent", message.run)
             return np.zeros(terms.dimension)

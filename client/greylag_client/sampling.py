@@ -1,4 +1,4 @@
-"""Randomness of a contribution: which records, and the noise; AES-128 in counter mode.
+"""Randomness of a contribution: which units, and the noise; AES-128 in counter mode.
 
 Both streams are seeded from a secret made with the one-time key and from the attempt's context: a
 machine that was set back repeats itself bit by bit, instead of adding fresh noise to the same data.
@@ -19,15 +19,15 @@ def _generator(secret: bytes, context: bytes, tag: bytes) -> np.random.Generator
     return np.random.Generator(AESCounter(key=int.from_bytes(key, "little")))
 
 
-def sample_rows(
-    secret: bytes, context: bytes, *, records: int, rate: float, cap: int
+def sample_units(
+    secret: bytes, context: bytes, *, units: int, rate: float, cap: int
 ) -> NDArray[np.intp]:
-    """A Poisson sample of row indices at ``rate``, cut to a random subset of ``cap``."""
+    """A Poisson sample of unit indices at ``rate``, cut to a random subset of ``cap``."""
     generator = _generator(secret, context, SAMPLE_TAG)
-    rows = np.flatnonzero(generator.random(records) < rate)
-    if len(rows) > cap:
-        rows = np.sort(generator.permutation(rows)[:cap])
-    return rows
+    chosen = np.flatnonzero(generator.random(units) < rate)
+    if len(chosen) > cap:
+        chosen = np.sort(generator.permutation(chosen)[:cap])
+    return chosen
 
 
 def draw_normals(secret: bytes, context: bytes, size: int) -> NDArray[np.float64]:

@@ -15,12 +15,12 @@ class ClippedSums(Protocol):
     """The training engine as the participant sees it."""
 
     def __len__(self) -> int:
-        """Number of training records."""
+        """Number of units of privacy: records, groups, or 1 for the firm itself."""
 
     def clipped_sum(
-        self, weights: NDArray[np.float32], rows: NDArray[np.intp]
+        self, weights: NDArray[np.float32], units: NDArray[np.intp]
     ) -> NDArray[np.float64]:
-        """The sum of clipped gradients over ``rows``, shape (d,)."""
+        """The sum of clipped gradients (or updates) over ``units``, shape (d,)."""
 
 
 @dataclass(slots=True)

@@ -59,11 +59,13 @@ class Table:
     def records(self, rows: Rows) -> Records:
         """The given rows as the model sees them."""
         targets = self.targets[rows]
+        _, group_of_row = np.unique(np.array(self.groups), return_inverse=True)
         return Records(
             inputs=encode_features(self.data, self.features[rows]),
             targets=encode_targets(self.data, targets)
             if self.data.task == "regression"
             else targets,
+            groups=group_of_row[rows],
         )
 
     @property

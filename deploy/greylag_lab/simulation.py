@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from flwr.app import Context, Message, RecordDict
 from greylag_client.app import make_client_app, make_context
+from greylag_client.engine import make_engine
 from greylag_client.ledger import Ledger
 from greylag_client.masks import ApplyMasks, Masker, PairwiseMasks
 from greylag_client.participant import Identity, Participant
 from greylag_client.policy import Policy
 from greylag_client.prediction import Predictor
 from greylag_client.table import Table
-from greylag_client.trainer import Trainer
 from greylag_protocols.errors import GreylagError
 from greylag_protocols.membership import Member, Membership, SignedMembership
 from greylag_protocols.optimiser import ModelState
@@ -179,7 +179,7 @@ def _answer(
         ),
         ledger=Ledger(":memory:"),
         memberships=_Everybody(lead_key),
-        load_engine=lambda _: Trainer(terms, table.records(table.train), pad=False),
+        load_engine=lambda _: make_engine(terms, table.records(table.train), pad=False),
         masker=masker,
         entropy=os.urandom,
         clock=time.time,

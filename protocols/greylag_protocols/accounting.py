@@ -1,20 +1,22 @@
 """Privacy accounting: what epsilon a run costs, and the noise for a wanted epsilon.
 
-Unit: one record, add/remove neighbours. Accountant of record: privacy loss distributions
-(dp-accounting, Doroshenko et al. 2022, pessimistic, interval 1e-3). Cross-check: Renyi DP (Mironov
-2017); PLD above RDP means a fault in one of them and is refused. A Gaussian-DP approximation is
-never used, since it can report too little.
+Neighbours: one unit added or removed; a unit is a record, a group or a firm (see ``terms``).
+Accountant of record: privacy loss distributions (dp-accounting, Doroshenko et al. 2022,
+pessimistic, interval 1e-3). Cross-check: Renyi DP (Mironov 2017); PLD above RDP means a fault in
+one of them and is refused. A Gaussian-DP approximation is never used, since it can report too
+little.
 
-One release is the Poisson-subsampled Gaussian mechanism on the union of the firms' records, with
-the sample of each firm cut at a public ``batch_cap`` (arXiv 2508.15089 for the cut). The noise
-counted is what ``|R| - t`` firms add; rounding is paid for in ``quantise``.
+One release of records or groups is the Poisson-subsampled Gaussian mechanism on the union of the
+firms' units, with the sample of each firm cut at a public ``batch_cap`` (arXiv 2508.15089 for the
+cut). One release of firms is the plain Gaussian mechanism: a firm's data emptied, its noise kept.
+The noise counted is what ``|R| - t`` firms add; rounding is paid for in ``quantise``.
 """
 
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from greylag_protocols.errors import ConfigError, VerificationError
 
@@ -34,18 +36,24 @@ MAX_NOISE_MULTIPLIER = 1e4
 MAX_EPSILON = 1e3  # beyond this nothing is promised, and a loss distribution may not fit in memory
 CAP_DEVIATIONS = 6.0
 
+# Event types, once released, never change their meaning; unknown ones are refused.
+EventType = Literal["poisson-gaussian/v1", "firm-gaussian/v1"]
+POISSON_GAUSSIAN: EventType = "poisson-gaussian/v1"
+FIRM_GAUSSIAN: EventType = "firm-gaussian/v1"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mechanism:
-    """The event type ``poisson-gaussian/v1``; its meaning never changes.
+    """One release.
 
     Attributes:
-        sampling_rate: ``q``, the same at every firm.
+        sampling_rate: ``q``, the same at every firm; 1 for firms.
         noise_multiplier: ``sigma``, noise standard deviation over sensitivity.
-        records_cap: most records that a firm may hold.
-        batch_cap: most records of one firm that enter one release.
+        records_cap: most units that a firm may hold.
+        batch_cap: most units of one firm that enter one release.
     """
 
+    event_type: EventType = POISSON_GAUSSIAN
     sampling_rate: float
     noise_multiplier: float
     records_cap: int
@@ -55,18 +63,31 @@ class Mechanism:
         """This release as a dp-accounting event."""
         from dp_accounting import dp_event
 
+        if self.event_type == FIRM_GAUSSIAN:
+            return dp_event.GaussianDpEvent(self.noise_multiplier)
         return dp_event.TruncatedSubsampledGaussianDpEvent(
             self.records_cap, self.sampling_rate, self.batch_cap, self.noise_multiplier
         )
 
+    def with_noise(self, noise_multiplier: float) -> "Mechanism":
+        """The same release with other noise."""
+        return replace(self, noise_multiplier=noise_multiplier)
+
     def scaled(self, factor: float) -> "Mechanism":
         """The same release with ``factor`` times the noise."""
-        return Mechanism(
-            sampling_rate=self.sampling_rate,
-            noise_multiplier=self.noise_multiplier * factor,
-            records_cap=self.records_cap,
-            batch_cap=self.batch_cap,
-        )
+        return self.with_noise(self.noise_multiplier * factor)
+
+
+def poisson_gaussian(
+    *, sampling_rate: float, noise_multiplier: float, records_cap: int
+) -> Mechanism:
+    """A release of sampled units whose cut follows from the other numbers."""
+    return Mechanism(
+        sampling_rate=sampling_rate,
+        noise_multiplier=noise_multiplier,
+        records_cap=records_cap,
+        batch_cap=batch_cap(records_cap, sampling_rate),
+    )
 
 
 def batch_cap(records_cap: int, sampling_rate: float) -> int:
@@ -126,7 +147,7 @@ def _rdp_epsilon(
 
 @functools.lru_cache(maxsize=1024)
 def epsilon_of_copies(mechanism: Mechanism, *, copies: int, releases: int, delta: float) -> float:
-    """Epsilon for ``copies`` equal records that stand or fall together.
+    """Epsilon for ``copies`` equal units (records, say) that stand or fall together.
 
     Each copy is sampled on its own, so their joint shift is binomial: a mixture of Gaussians
     (arXiv 2310.15526) with sensitivities 0..copies.
@@ -142,31 +163,23 @@ def epsilon_of_copies(mechanism: Mechanism, *, copies: int, releases: int, delta
 
 @functools.lru_cache(maxsize=1024)
 def solve_noise_multiplier(
-    *, epsilon: float, delta: float, releases: int, sampling_rate: float, records_cap: int
+    mechanism: Mechanism, *, epsilon: float, delta: float, releases: int
 ) -> float:
-    """The least noise multiplier (to four decimals, upwards) with which ``releases`` cost at most
-    ``epsilon`` at ``delta``.
+    """The least noise multiplier (to four decimals, upwards) with which ``releases`` of
+    ``mechanism``, whatever its own noise, cost at most ``epsilon`` at ``delta``.
 
     Raises:
         ConfigError: no reasonable noise reaches that epsilon.
     """
-    cap = batch_cap(records_cap, sampling_rate)
-
-    def of(sigma: float) -> Mechanism:
-        return Mechanism(
-            sampling_rate=sampling_rate,
-            noise_multiplier=sigma,
-            records_cap=records_cap,
-            batch_cap=cap,
-        )
 
     def enough(sigma: float) -> bool:
-        return _pld_epsilon(of(sigma).event(), releases, delta) <= epsilon
+        return _pld_epsilon(mechanism.with_noise(sigma).event(), releases, delta) <= epsilon
 
     def hopeless(sigma: float) -> bool:
         # A loss distribution of that width might not fit in memory; the Renyi bound always does.
         # Coarse orders can overstate it, hence the allowance.
-        return not _rdp_epsilon(of(sigma), releases, delta, COARSE_ORDERS) <= 4 * MAX_EPSILON
+        bound = _rdp_epsilon(mechanism.with_noise(sigma), releases, delta, COARSE_ORDERS)
+        return not bound <= 4 * MAX_EPSILON
 
     high = 1.0
     while hopeless(high) or not enough(high):
@@ -185,3 +198,12 @@ def solve_noise_multiplier(
         middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return math.ceil(high * 1e4) / 1e4
+
+
+def cost_in_finer_unit(epsilon: float, delta: float) -> tuple[float, float]:
+    """What a run of a coarser unit costs one unit inside it (a row of a group, a group of a firm).
+
+    Taking out one row turns a group into another group: the old one is removed, the new one added,
+    so the guarantee is used twice (group privacy: Dwork and Roth 2014, Theorem 2.2 with delta).
+    """
+    return 2.0 * epsilon, delta * (1.0 + math.exp(epsilon))

@@ -22,17 +22,20 @@ class Records:
         inputs: shape (n, number of model inputs), bounded by the terms.
         targets: regression: shape (n, targets), scaled as the terms say, NaN where a value is
             missing; classification: shape (n, 1), the class number.
+        groups: the number of each row's group, shape (n,), where rows have groups.
     """
 
     inputs: Matrix
     targets: Matrix
+    groups: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "Records":
         """The records at ``rows`` (indices or a mask)."""
-        return Records(inputs=self.inputs[rows], targets=self.targets[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return Records(inputs=self.inputs[rows], targets=self.targets[rows], groups=groups)
 
 
 def encode_features(terms: DataTerms, values: Matrix) -> Matrix:

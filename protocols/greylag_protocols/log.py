@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from greylag_protocols.accounting import EventType
 from greylag_protocols.encoding import tagged_hash
 from greylag_protocols.errors import VerificationError
 from greylag_protocols.signing import Signer, Statement, parse_statement, verify_statement
@@ -34,7 +35,6 @@ RECEIPT_KIND = "receipt/v1"
 CLOSED_KIND = "closed/v1"
 REFUSAL_KIND = "refusal/v1"
 CHAINED_KINDS = frozenset({ACCEPTANCE_KIND, RECEIPT_KIND, CLOSED_KIND})
-EVENT_TYPE = "poisson-gaussian/v1"
 
 GENESIS = bytes(32)
 
@@ -104,6 +104,7 @@ def sign_receipt(
     attempt: int,
     context: bytes,
     roster_size: int,
+    event_type: EventType,
     charged: int,
 ) -> bytes:
     """A firm has charged one release; ``charged`` counts its releases in this run so far."""
@@ -113,7 +114,7 @@ def sign_receipt(
         "round": round_number,
         "attempt": attempt,
         "roster_size": roster_size,
-        "event": EVENT_TYPE,
+        "event": event_type,
         "charged": charged,
     }
     return signer.sign(RECEIPT_KIND, run, context, predicate)
@@ -176,6 +177,7 @@ def sign_round(
     state_out: bytes,
     sum_digest: bytes,
     grid_step: str,
+    event_type: EventType,
 ) -> bytes:
     """A round was completed: digests of what went in, the integer sum and what came out.
 
@@ -187,7 +189,7 @@ def sign_round(
         "state_out": state_out.hex(),
         "sum": sum_digest.hex(),
         "grid_step": grid_step,
-        "event": EVENT_TYPE,
+        "event": event_type,
     }
     return signer.sign(ROUND_KIND, record.run, record.context, predicate)
 

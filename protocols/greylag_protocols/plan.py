@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import asdict
 
 from greylag_protocols import accounting, parameters
-from greylag_protocols.accounting import Mechanism
 from greylag_protocols.encoding import parse_as, parse_json
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.terms import (
@@ -25,10 +24,14 @@ from greylag_protocols.terms import (
     Target,
     Terms,
     TrainingTerms,
+    Unit,
+    mechanism_of,
     parameters_of,
+    rows_per_unit,
 )
 
 MAX_DIMENSION = 20_000_000
+MAX_PADDED_ROWS = 10**9  # as many as a table may have
 
 
 def parse_plan(text: str) -> Plan:
@@ -46,6 +49,7 @@ def parse_plan(text: str) -> Plan:
     _check_data(plan.data)
     _check_model(plan.data, plan.model)
     _check_privacy(plan.privacy, plan.training)
+    _check_unit(plan.data, plan.training, plan.privacy.unit)
     return plan
 
 
@@ -57,25 +61,14 @@ def settle_terms(plan: Plan, *, consortium: str, run_id: str) -> Terms:
     """
     privacy, rounds = plan.privacy, plan.training.rounds
     max_attempts = privacy.max_attempts or -(-11 * rounds // 10)  # 1.1 x, rounded up exactly
+    sigma = privacy.noise_multiplier
+    mechanism = mechanism_of(plan.data, plan.training, privacy.unit, sigma or 1.0)
     if privacy.epsilon is not None:
-        sigma = accounting.solve_noise_multiplier(
-            epsilon=privacy.epsilon,
-            delta=privacy.delta,
-            releases=max_attempts,
-            sampling_rate=plan.training.sampling_rate,
-            records_cap=plan.data.max_records_per_firm,
-        )
         epsilon = privacy.epsilon
-    else:
-        sigma = privacy.noise_multiplier or 0.0
-        mechanism = Mechanism(
-            sampling_rate=plan.training.sampling_rate,
-            noise_multiplier=sigma,
-            records_cap=plan.data.max_records_per_firm,
-            batch_cap=accounting.batch_cap(
-                plan.data.max_records_per_firm, plan.training.sampling_rate
-            ),
+        sigma = accounting.solve_noise_multiplier(
+            mechanism, epsilon=epsilon, delta=privacy.delta, releases=max_attempts
         )
+    else:
         epsilon = accounting.epsilon_of(mechanism, releases=max_attempts, delta=privacy.delta)
     settled = PrivacyTerms(
         **{
@@ -119,7 +112,7 @@ def check_terms(terms: Terms) -> None:
     _check_data(terms.data)
     _check_model(terms.data, terms.model)
     privacy = terms.privacy
-    _check_unit(privacy.unit)
+    _check_unit(terms.data, terms.training, privacy.unit)
     _check_counts(privacy.max_colluding, privacy.min_firms)
     if privacy.max_attempts < terms.training.rounds:
         raise ConfigError("privacy.max_attempts is below training.rounds; raise it")
@@ -139,15 +132,40 @@ def _check_privacy(privacy: PlanPrivacy, training: TrainingTerms) -> None:
             f"plan: privacy.epsilon and privacy.noise_multiplier: {found} given; give epsilon "
             "and the noise is solved from it"
         )
-    _check_unit(privacy.unit)
     if privacy.max_attempts is not None and privacy.max_attempts < training.rounds:
         raise ConfigError("plan: privacy.max_attempts is below training.rounds; raise it")
     _check_counts(privacy.max_colluding, privacy.min_firms)
 
 
-def _check_unit(unit: str) -> None:
-    if unit != "record":
-        raise ConfigError(f"privacy.unit = {unit!r} is not yet supported; use 'record'")
+def _check_unit(data: DataTerms, training: TrainingTerms, unit: Unit) -> None:
+    """Each unit needs its public bounds, and its own way to sample."""
+    wanted: dict[str, object] = {}
+    if unit == "group":
+        wanted = {
+            "group": data.group,
+            "expected_groups": data.expected_groups,
+            "max_groups_per_firm": data.max_groups_per_firm,
+            "max_records_per_group": data.max_records_per_group,
+        }
+    elif unit == "firm":
+        wanted = {"expected_firms": data.expected_firms}
+        if training.sampling_rate != 1:
+            raise ConfigError(
+                'privacy.unit = "firm": every firm takes part in every round, so '
+                "training.sampling_rate must be 1"
+            )
+    absent = [key for key, value in wanted.items() if value is None]
+    if absent:
+        raise ConfigError(
+            f"privacy.unit = {unit!r} needs data.{' and data.'.join(absent)} as well "
+            "(docs/units.md says what they mean)"
+        )
+    padded = mechanism_of(data, training, unit, 1.0).batch_cap * rows_per_unit(data, unit)
+    if padded > MAX_PADDED_ROWS:
+        raise ConfigError(
+            f"a batch padded to {padded} rows is beyond {MAX_PADDED_ROWS}: lower sampling_rate, "
+            "max_groups_per_firm or max_records_per_group"
+        )
 
 
 def _check_counts(max_colluding: int, min_firms: int) -> None:

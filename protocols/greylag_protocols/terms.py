@@ -21,6 +21,7 @@ TERMS_VERSION: Literal["terms/v1"] = "terms/v1"
 REJOIN_EVERY = 50  # a firm that dropped out may come back only at these rounds
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
+Unit = Literal["record", "group", "firm"]
 STRICT = ConfigDict(extra="forbid", strict=True)
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Text = Annotated[str, Field(min_length=1, max_length=400)]
@@ -94,8 +95,16 @@ class DataTerms:
     group: Text | None = None  # rows with one value of this column stand on one side of the split
     holdout: Fraction = 0.2
     split_seed: Annotated[int, Field(ge=0, le=EXACT_INT)] = 0
-    expected_records: Count  # over all firms: the denominator
-    max_records_per_firm: Count  # bounds the ring
+    expected_records: Count  # over all firms; the denominator of unit = "record"
+    max_records_per_firm: Count  # bounds every firm's table
+    # Wanted by unit = "group":
+    expected_groups: Count | None = None  # over all firms: the denominator
+    max_groups_per_firm: Count | None = None
+    max_records_per_group: Annotated[int, Field(ge=1, le=100_000)] | None = (
+        None  # more are left out
+    )
+    # Wanted by unit = "firm":
+    expected_firms: Annotated[int, Field(ge=1, le=10_000)] | None = None  # the denominator
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -124,7 +133,7 @@ class PlanPrivacy:
     ``noise_multiplier``, from which epsilon is computed); never both."""
 
     __pydantic_config__ = STRICT
-    unit: Literal["record", "group", "firm"] = "record"
+    unit: Unit = "record"
     epsilon: Epsilon | None = None
     noise_multiplier: NoiseMultiplier | None = None
     delta: Delta
@@ -139,7 +148,7 @@ class PrivacyTerms:
     """Privacy as it is accepted: epsilon is the cost of all ``max_attempts`` releases."""
 
     __pydantic_config__ = STRICT
-    unit: Literal["record", "group", "firm"]
+    unit: Unit
     epsilon: Epsilon
     noise_multiplier: NoiseMultiplier
     delta: Delta
@@ -155,7 +164,7 @@ class TrainingTerms:
 
     __pydantic_config__ = STRICT
     rounds: Annotated[int, Field(ge=1, le=100_000)]
-    sampling_rate: Annotated[float, Field(ge=1e-9, le=1)]
+    sampling_rate: Annotated[float, Field(ge=1e-9, le=1)]  # of units; 1 for unit = "firm"
     optimiser: Literal["adam", "momentum"] = "adam"
     learning_rate: Positive = 0.003
     momentum: Fraction = 0.9
@@ -164,6 +173,10 @@ class TrainingTerms:
     schedule: Literal["constant", "linear"] = "linear"
     ema: Fraction = 0.98
     reply_offset_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    # What a firm does by itself in a round of unit = "firm":
+    local_epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    local_batches: Annotated[int, Field(ge=1, le=1000)] = 1  # steps of one epoch
+    local_learning_rate: Positive = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,22 +220,29 @@ class Terms:
 
     @property
     def batch_cap(self) -> int:
-        """Most records of one firm in one release; also the size that batches are padded to."""
-        return accounting.batch_cap(self.data.max_records_per_firm, self.training.sampling_rate)
+        """Most units of one firm in one release; also the number that batches are padded to."""
+        return self.mechanism.batch_cap
+
+    @property
+    def rows_per_unit(self) -> int:
+        """Rows that a unit is padded to."""
+        return rows_per_unit(self.data, self.privacy.unit)
 
     @property
     def mechanism(self) -> Mechanism:
-        return Mechanism(
-            sampling_rate=self.training.sampling_rate,
-            noise_multiplier=self.privacy.noise_multiplier,
-            records_cap=self.data.max_records_per_firm,
-            batch_cap=self.batch_cap,
+        return mechanism_of(
+            self.data, self.training, self.privacy.unit, self.privacy.noise_multiplier
         )
 
     @property
     def denominator(self) -> float:
-        """Expected records in one release, over all firms: public, whatever is really sampled."""
-        return self.training.sampling_rate * self.data.expected_records
+        """Expected units in one release, over all firms: public, whatever is really sampled."""
+        expected = {
+            "record": self.data.expected_records,
+            "group": self.data.expected_groups,
+            "firm": self.data.expected_firms,
+        }[self.privacy.unit]
+        return self.training.sampling_rate * (expected or 1)
 
     @property
     def step_rule(self) -> StepRule:
@@ -257,6 +277,37 @@ class Terms:
 def terms_digest(encoded: bytes) -> bytes:
     """Hash of the terms' bytes as received, 32 bytes."""
     return tagged_hash("greylag/terms/v1", encoded)
+
+
+def mechanism_of(
+    data: DataTerms, training: TrainingTerms, unit: Unit, noise_multiplier: float
+) -> Mechanism:
+    """The release that a plan's choices amount to, for one unit of privacy."""
+    if unit == "firm":
+        # A firm is there or not: nothing is sampled, and its clipped update counts once.
+        return Mechanism(
+            event_type=accounting.FIRM_GAUSSIAN,
+            sampling_rate=1.0,
+            noise_multiplier=noise_multiplier,
+            records_cap=1,
+            batch_cap=1,
+        )
+    most = data.max_groups_per_firm if unit == "group" else data.max_records_per_firm
+    return accounting.poisson_gaussian(
+        sampling_rate=training.sampling_rate,
+        noise_multiplier=noise_multiplier,
+        records_cap=most or 1,
+    )
+
+
+def rows_per_unit(data: DataTerms, unit: Unit) -> int:
+    """Most rows of one unit; further ones are left out."""
+    most = {
+        "record": 1,
+        "group": data.max_records_per_group,
+        "firm": data.max_records_per_firm,
+    }[unit]
+    return most or 1
 
 
 def parameters_of(data: DataTerms, model: ModelTerms) -> tuple[Parameter, ...]:

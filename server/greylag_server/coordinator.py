@@ -382,6 +382,7 @@ class Coordinator:
             state_out=state.digest(),
             sum_digest=digest,
             grid_step=grid.step.hex(),
+            event_type=self.terms.mechanism.event_type,
         )
         with self._store.transaction():
             self._store.append([*flight.entries, entry])

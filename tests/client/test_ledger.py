@@ -10,6 +10,7 @@ from consortium_in_memory import make_terms
 from greylag_client.ledger import Debit, Ledger
 from greylag_client.policy import Policy
 from greylag_protocols import log
+from greylag_protocols.accounting import POISSON_GAUSSIAN
 from greylag_protocols.errors import BudgetExceededError, RefusedError
 from greylag_protocols.log import ChainTip
 from greylag_protocols.signing import Ed25519Signer, parse_statement
@@ -53,7 +54,8 @@ def debit(
     def sign(tip: ChainTip) -> bytes:
         return log.sign_receipt(
             SIGNER, tip, firm="firm-a", run=run, round_number=attempt, attempt=attempt,
-            context=bytes(32), roster_size=len(roster), charged=attempt,
+            context=bytes(32), roster_size=len(roster),
+            event_type=POISSON_GAUSSIAN, charged=attempt,
         )  # fmt: skip
 
     ledger.debit(Debit(run=run, round_number=attempt, attempt=attempt, roster=roster), sign)

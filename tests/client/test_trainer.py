@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from consortium_in_memory import make_records, make_terms
-from greylag_client.trainer import Trainer, build_mlp
+from greylag_client.models import build_mlp
+from greylag_client.trainer import Trainer
 from greylag_protocols.features import Records
 from greylag_protocols.parameters import initial_weights
 from greylag_protocols.quantise import CLIP_SLACK

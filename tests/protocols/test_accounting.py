@@ -84,7 +84,7 @@ def test_epsilon_grows_with_releases_and_falls_with_noise():
 )
 def test_solved_noise_is_enough_and_no_more(epsilon, rate, releases, records):
     sigma = solve_noise_multiplier(
-        epsilon=epsilon, delta=1e-6, releases=releases, sampling_rate=rate, records_cap=records
+        _mechanism(1.0, rate, records), epsilon=epsilon, delta=1e-6, releases=releases
     )
     assert sigma == round(sigma, 4)
     spent = epsilon_of(_mechanism(sigma, rate, records), releases=releases, delta=1e-6)
@@ -94,10 +94,10 @@ def test_solved_noise_is_enough_and_no_more(epsilon, rate, releases, records):
 
 
 def test_noise_out_of_reach_and_noise_without_need():
-    ask = {"delta": 1e-6, "sampling_rate": 1.0, "records_cap": 10}
+    mechanism = _mechanism(1.0, 1.0, 10)
     with pytest.raises(ConfigError, match="out of reach"):
-        solve_noise_multiplier(epsilon=1e-6, releases=10**5, **ask)
-    floor = solve_noise_multiplier(epsilon=500.0, releases=1, **ask)
+        solve_noise_multiplier(mechanism, epsilon=1e-6, delta=1e-6, releases=10**5)
+    floor = solve_noise_multiplier(mechanism, epsilon=500.0, delta=1e-6, releases=1)
     assert floor == accounting.MIN_NOISE_MULTIPLIER
 
 

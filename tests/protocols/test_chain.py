@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+from greylag_protocols.accounting import FIRM_GAUSSIAN, POISSON_GAUSSIAN
 from greylag_protocols.errors import VerificationError
 from greylag_protocols.log import (
     ACCEPTANCE_KIND,
@@ -32,6 +33,7 @@ def _receipt(signer, tip, attempt=1, firm="a"):
         attempt=attempt,
         context=CONTEXT,
         roster_size=8,
+        event_type=POISSON_GAUSSIAN,
         charged=attempt,
     )
 
@@ -126,6 +128,7 @@ def test_what_the_coordinator_states_of_an_attempt(lead):
         state_out=b"\x04" * 32,
         sum_digest=sum_digest(b"\x05" * 8),
         grid_step=(1.25e-6).hex(),
+        event_type=FIRM_GAUSSIAN,
     )
     statement = verify_statement(envelope, lead.public_key, "round/v1")
     assert statement.digest == CONTEXT

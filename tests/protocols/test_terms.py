@@ -57,8 +57,8 @@ BAD_PLANS = [
     ('task = "regression"', 'task = "regresion"', r"data\.task"),
     ("range = [300, 1300]", 'classes = ["a", "b"]', r"'tg_k'.*'range'"),
     (", range = [300, 1300]", "", r"'tg_k'.*'range'"),
-    ('unit = "record"', 'unit = "group"', r"privacy\.unit = 'group' is not yet"),
-    ('unit = "record"', 'unit = "firm"', r"privacy\.unit = 'firm' is not yet"),
+    ('unit = "record"', 'unit = "group"', r"'group' needs data\.expected_groups and data\.max_gro"),
+    ('unit = "record"', 'unit = "firm"', r'"firm".*sampling_rate must be 1'),
     ('family = "mlp"', 'family = "tcn"', r"model\.family = 'tcn' is not yet"),
     ("rounds = 500", 'rounds = "500"', r"training\.rounds"),
     ("rounds = 500", "rounds = true", r"training\.rounds"),
@@ -161,7 +161,7 @@ def test_terms_come_back_equal_and_keep_their_digest(glass_terms):
     value = json.loads(encoded)
     value["privacy"]["noise_multiplier"] = 10.6
     digest = terms_digest(parse_terms(canonical_json(value)).encode())
-    assert digest.hex() == "8dd99643870cf262862df8e5f02a4256c43170291f43e52fcbfcf1d72b13ff54"
+    assert digest.hex() == "d1c4473f374dfde0fff34d57814ce8220bde203027c2cb8cf5e8a681dc58407d"
     value["data"]["split_seed"] = 1
     assert terms_digest(canonical_json(value)) != digest
 

@@ -1,0 +1,19 @@
+"""Which training engine the terms' unit of privacy means."""
+
+from greylag_protocols.features import Records
+from greylag_protocols.terms import Terms
+
+from greylag_client.local_training import LocalTrainer
+from greylag_client.session import ClippedSums
+from greylag_client.trainer import Trainer
+
+
+def make_engine(terms: Terms, records: Records, *, pad: bool = True) -> ClippedSums:
+    """The engine of a run on a firm's training records (arguments as ``Trainer``'s).
+
+    Raises:
+        ConfigError: the records do not fit the terms.
+    """
+    if terms.privacy.unit == "firm":
+        return LocalTrainer(terms, records, pad=pad)
+    return Trainer(terms, records, pad=pad)
