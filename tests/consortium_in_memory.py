@@ -21,9 +21,9 @@ from greylag_client.firm_membership import MembershipStore, found_store
 from greylag_client.ledger import Ledger
 from greylag_client.masks import ApplyMasks
 from greylag_client.masks import PairwiseMasks as RealMasks
-from greylag_client.participant import Identity, Participant
+from greylag_client.participant import Participant
 from greylag_client.policy import Policy
-from greylag_client.session import ClippedSums
+from greylag_client.session import ClippedSums, Identity
 from greylag_protocols import log
 from greylag_protocols.features import Records
 from greylag_protocols.membership import LIFETIME_S, Member, Membership, SignedMembership

@@ -27,9 +27,9 @@ from greylag_client.firm import FirmDirectory
 from greylag_client.ledger import Ledger
 from greylag_client.link import keep_connected
 from greylag_client.masks import PairwiseMasks
-from greylag_client.participant import Identity, Participant
+from greylag_client.participant import Participant
 from greylag_client.policy import read_policy
-from greylag_client.session import ClippedSums
+from greylag_client.session import ClippedSums, Identity
 from greylag_client.table import load_table
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,12 @@ class _Approvals:
         if membership.digest().hex() == self.beforehand:
             self.firm.approve(self.beforehand)
         return membership
+
+    def revocations(self) -> tuple[bytes, ...]:
+        return self.firm.memberships.revocations()
+
+    def store_revocation(self, envelope: bytes, membership: Membership) -> None:
+        self.firm.memberships.store_revocation(envelope, membership)
 
 
 def make_participant(firm: FirmDirectory, *, approve: str | None = None) -> Participant:

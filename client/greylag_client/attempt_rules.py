@@ -3,6 +3,8 @@
 Each rule refuses with an error of the tree; none of them changes anything.
 """
 
+from collections.abc import Set
+
 import numpy as np
 from greylag_protocols.errors import RefusedError, VerificationError
 from greylag_protocols.keys import VerifiedBatch, claimed_firm, verify_batch
@@ -36,7 +38,13 @@ def check_progress(session: Session, account: RunAccount, message: Round, *, now
 
 
 def check_roster(
-    session: Session, account: RunAccount, message: Round, *, firm: str, policy: Policy
+    session: Session,
+    account: RunAccount,
+    message: Round,
+    *,
+    firm: str,
+    policy: Policy,
+    revoked: Set[str],
 ) -> None:
     """The roster is one that this firm can hide in, and changes rarely enough."""
     terms, privacy = session.terms, session.terms.privacy
@@ -45,6 +53,11 @@ def check_roster(
         raise VerificationError("this firm is not in the roster that it was sent")
     if len(firms) < max(privacy.min_firms, policy.min_firms):
         raise VerificationError(f"a roster of {len(firms)} firms is too small")
+    if lost := revoked & set(firms):
+        raise VerificationError(
+            f"{', '.join(sorted(lost))}: identity revoked with the recovery key; whoever holds the "
+            "old key could sit in this roster"
+        )
     together = session.membership.coalition(firms)  # raises for a firm that is no member
     if together > privacy.max_colluding:
         raise VerificationError(

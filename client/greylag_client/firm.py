@@ -4,6 +4,7 @@
     keys/                        identity.key (Ed25519), tls.key.pem, tls.pem, ca.pem
     membership/seen.json         the last membership epochs that the lead sent
     membership/approved.json     those that the firm's security officer approved
+    membership/revoked.json      identities that a recovery key took back
     policy.toml, ledger.sqlite   other modules' files
 
 The recovery key is not here: it is printed once when the firm joins, and kept offline.

@@ -1,7 +1,8 @@
 """Whom the firm trains with: the epochs that the lead sent, and those that the firm approved.
 
 Two files, both of whole signed documents: ``seen.json`` and ``approved.json``. The lead's signature
-puts an epoch into the first; only a person at the firm puts it into the second.
+puts an epoch into the first; only a person at the firm puts it into the second. A third,
+``revoked.json``, holds revocations, whoever brought them: a recovery key signed each.
 """
 
 import base64
@@ -11,13 +12,19 @@ from pathlib import Path
 
 from greylag_protocols.encoding import parse_as, parse_json
 from greylag_protocols.errors import ConfigError, VerificationError
-from greylag_protocols.membership import Membership, SignedMembership, membership_digest
+from greylag_protocols.membership import (
+    Membership,
+    SignedMembership,
+    membership_digest,
+    verify_revocation,
+)
 from greylag_protocols.signing import fingerprint
 from greylag_protocols.terms import STRICT
 
 from greylag_client.firm_files import read_file, write_private
 
 MAX_SEEN = 16  # epochs kept for approval; the lead makes one per firm that joins
+REVOKED_FILE = "revoked.json"
 MAX_STORE_BYTES = 512 << 20
 
 
@@ -34,6 +41,12 @@ class _Stored:
 class _Store:
     __pydantic_config__ = STRICT
     memberships: tuple[_Stored, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Revocations:
+    __pydantic_config__ = STRICT
+    revocations: tuple[str, ...]
 
 
 class MembershipStore:
@@ -113,6 +126,31 @@ class MembershipStore:
             f"no membership with digest {digest_hex!r} was seen; approve one of these by its whole "
             f"digest, after comparing the fingerprints with the firms:\n{listed}"
         )
+
+    def revocations(self) -> tuple[bytes, ...]:
+        """The revocations that reached this firm."""
+        path = self._root / REVOKED_FILE
+        if not path.is_file():
+            return ()
+        try:
+            value = parse_json(read_file(path), max_bytes=MAX_STORE_BYTES)
+            stored = parse_as(_Revocations, value, what=str(path)).revocations
+            return tuple(base64.b64decode(item, validate=True) for item in stored)
+        except (VerificationError, ValueError):
+            raise ConfigError(f"{path} is damaged; restore it from a backup") from None
+
+    def store_revocation(self, envelope: bytes, membership: Membership) -> None:
+        """Keep a revocation of a member's identity.
+
+        Raises:
+            VerificationError: it is not signed by that member's recovery key.
+        """
+        verify_revocation(envelope, membership)
+        stored = self.revocations()
+        if envelope not in stored:
+            items = [base64.b64encode(item).decode() for item in (*stored, envelope)]
+            content = json.dumps({"revocations": items}, indent=1).encode()
+            write_private(self._root / REVOKED_FILE, content)
 
     def _load(self, name: str) -> list[SignedMembership]:
         return _load_store(self._root / f"{name}.json")

@@ -4,20 +4,23 @@ SQLite with a write-ahead log and ``synchronous=FULL``: when a method returns, t
 Entries are the firm's own signed statements (see ``greylag_protocols.log``), chained and
 append-only; the other tables can be derived from them but are kept in the same transactions.
 
-Budget across runs: the sum of whole-run (epsilon, delta). A run is charged in full from its first
-release on, however early it ends: when to stop is decided after seeing results, so a part-price
-would not be a bound. Before its first release it only reserves.
+Budget across runs: the sum of whole-run (epsilon, delta), by unit. A run is charged in full from
+its first release on, however early it ends: when to stop is decided after seeing results, so a
+part-price would not be a bound (which is also why no privacy filter is used here; whole runs whose
+prices are fixed beforehand need none). Before its first release it only reserves.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from greylag_protocols.accounting import cost_in_finer_unit
 from greylag_protocols.errors import BudgetExceededError, RefusedError
 from greylag_protocols.log import ChainTip, entry_head
-from greylag_protocols.terms import Terms
+from greylag_protocols.terms import Terms, Unit
 
 from greylag_client.policy import Policy
 
@@ -35,6 +38,7 @@ CREATE TABLE IF NOT EXISTS runs (
     run TEXT PRIMARY KEY,
     terms BLOB NOT NULL,
     dataset TEXT NOT NULL,
+    unit TEXT NOT NULL,
     epsilon REAL NOT NULL,
     delta REAL NOT NULL,
     max_attempts INTEGER NOT NULL,
@@ -47,11 +51,44 @@ CREATE TABLE IF NOT EXISTS runs (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS peers (
     firm TEXT PRIMARY KEY,
-    seq INTEGER NOT NULL
+    seq INTEGER NOT NULL,
+    head BLOB NOT NULL
 ) STRICT;
 """
 
 SignEntry = Callable[[ChainTip], bytes]
+
+
+UNITS: tuple[Unit, ...] = ("record", "group", "firm")  # from fine to coarse
+
+
+class Charge(NamedTuple):
+    """What one whole run costs a unit of its own kind."""
+
+    unit: Unit
+    epsilon: float
+    delta: float
+
+
+def total_charge(charges: Sequence[Charge]) -> tuple[float, float]:
+    """(epsilon, delta) of runs together, for the unit that comes off worst.
+
+    Only units that some run promised to protect are looked at. A run of a coarser unit counts for a
+    finer one as ``cost_in_finer_unit`` says; a run of a finer unit promises a coarser one nothing
+    that could be added up, so a firm that wants groups protected must allow no ``record`` runs.
+    """
+    worst = (0.0, 0.0)
+    for unit in {item.unit for item in charges}:
+        costs = [
+            (item.epsilon, item.delta)
+            if item.unit == unit
+            else cost_in_finer_unit(item.epsilon, item.delta)
+            for item in charges
+            if UNITS.index(item.unit) >= UNITS.index(unit)
+        ]
+        epsilon, delta = (sum(column) for column in zip(*costs, strict=True))
+        worst = max(worst[0], epsilon), max(worst[1], delta)
+    return worst
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +98,7 @@ class RunAccount:
     run: str
     terms: bytes
     dataset: str
+    unit: Unit
     epsilon: float
     delta: float
     max_attempts: int
@@ -147,7 +185,7 @@ class Ledger:
 
     def _accounts(self, clause: str, *values: str) -> Iterator[RunAccount]:
         columns = (
-            "run, terms, dataset, epsilon, delta, max_attempts, charged, last_attempt, "
+            "run, terms, dataset, unit, epsilon, delta, max_attempts, charged, last_attempt, "
             "last_round, roster, roster_changes, closed"
         )
         for row in self._db.execute(f"SELECT {columns} FROM runs {clause}", values):
@@ -166,8 +204,10 @@ class Ledger:
         """
         with self._transaction():
             held = [item for item in self.accounts() if item.holds and item.dataset == dataset]
-            epsilon = sum(item.epsilon for item in held) + terms.privacy.epsilon
-            delta = sum(item.delta for item in held) + terms.privacy.delta
+            privacy = terms.privacy
+            charges = [Charge(item.unit, item.epsilon, item.delta) for item in held]
+            charges.append(Charge(privacy.unit, privacy.epsilon, privacy.delta))
+            epsilon, delta = total_charge(charges)
             if epsilon > policy.lifetime_epsilon * (1 + 1e-9):
                 raise BudgetExceededError(
                     f"lifetime_epsilon = {policy.lifetime_epsilon}: with this run {epsilon:.4g} "
@@ -180,15 +220,16 @@ class Ledger:
                 )
             self._append(terms.run_id, sign)
             self._db.execute(
-                "INSERT INTO runs (run, terms, dataset, epsilon, delta, max_attempts) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs (run, terms, dataset, unit, epsilon, delta, max_attempts) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     terms.run_id,
                     encoded,
                     dataset,
-                    terms.privacy.epsilon,
-                    terms.privacy.delta,
-                    terms.privacy.max_attempts,
+                    privacy.unit,
+                    privacy.epsilon,
+                    privacy.delta,
+                    privacy.max_attempts,
                 ),
             )
 
@@ -233,26 +274,36 @@ class Ledger:
             self._append(run, sign)
             self._db.execute("UPDATE runs SET closed = 1 WHERE run = ?", (run,))
 
-    def note_peer(self, firm: str, seq: int) -> None:
+    def head_at(self, seq: int) -> bytes | None:
+        """The hash of an entry of the firm's own chain, if it is there."""
+        row = self._db.execute("SELECT envelope FROM entries WHERE seq = ?", (seq,)).fetchone()
+        return None if row is None else entry_head(row[0])
+
+    def peer_tip(self, firm: str) -> ChainTip:
+        """The last entry that was seen of a peer's chain."""
+        row = self._db.execute("SELECT seq, head FROM peers WHERE firm = ?", (firm,)).fetchone()
+        return ChainTip() if row is None else ChainTip(seq=row[0], head=row[1])
+
+    def note_peer(self, firm: str, tip: ChainTip) -> None:
         """Remember how far a peer's ledger was.
 
         Raises:
-            RefusedError: it was further before: the peer's machine was set back or copied.
+            RefusedError: it was further before, or shows another entry in the same place: the
+                peer's machine was set back or copied.
         """
-        row = self._db.execute("SELECT seq FROM peers WHERE firm = ?", (firm,)).fetchone()
-        known = 0 if row is None else row[0]
-        if seq < known:
+        known = self.peer_tip(firm)
+        if tip.seq < known.seq or (tip.seq == known.seq and tip.head != known.head):
             raise RefusedError(
-                f"{firm} shows ledger entry {seq}, it had {known} before: its machine was set "
-                "back or copied. Ask that firm before going on",
+                f"{firm} shows ledger entry {tip.seq}, where {known.seq} was seen before: its "
+                "machine was set back or copied. Ask that firm before going on",
                 refusal_class="protocol",
             )
-        if seq > known:
+        if tip.seq > known.seq:
             with self._transaction():
                 self._db.execute(
-                    "INSERT INTO peers (firm, seq) VALUES (?, ?) "
-                    "ON CONFLICT (firm) DO UPDATE SET seq = excluded.seq",
-                    (firm, seq),
+                    "INSERT INTO peers (firm, seq, head) VALUES (?, ?, ?) "
+                    "ON CONFLICT (firm) DO UPDATE SET seq = excluded.seq, head = excluded.head",
+                    (firm, tip.seq, tip.head),
                 )
 
     def _append(self, run: str, sign: SignEntry) -> None:

@@ -1,12 +1,16 @@
 """The firm's side of a run: a state machine that trusts nobody's word for anything it can check.
 
-Order within an attempt, and why:
+    no session --Offer--> asking --peers vouch, Offer--> open --Close--> closed for ever
+                            (only after a start)          |
+                                                          +--Round--> paid, answered --> open
+
+Every message is answered by exactly one; every refusal changes nothing. Rules of an attempt:
 
 1. Everything public is checked (roster, keys, model, counters); only here may the firm refuse.
 2. The one-time key is taken; mask keys are agreed.
 3. The debit is durable in the ledger.
-4. Sample, clipped sum, noise, masks. **Nothing after the debit may refuse or fail because of
-   data**: arithmetic that breaks counts as an empty sample, and the noise is sent all the same.
+4. Sample, clipped sum, noise, masks (``contribution``). **Nothing after the debit may refuse or
+   fail because of data**: arithmetic that breaks counts as an empty sample, and the noise is sent.
 5. Secrets are erased; the masked bytes alone are kept, for identical retransmission.
 
 Masks are an injected part so that the lab's simulation can leave them out; the agent's own
@@ -15,11 +19,9 @@ composition (``greylag_client.agent``) knows only the real ones.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from greylag_protocols import log, masking
+from greylag_protocols import log
 from greylag_protocols.errors import (
     ConfigError,
     GreylagError,
@@ -27,13 +29,11 @@ from greylag_protocols.errors import (
     RefusedError,
     VerificationError,
 )
-from greylag_protocols.keys import (
-    MAX_BATCH,
-    sign_batch,
-)
-from greylag_protocols.membership import Membership, SignedMembership
+from greylag_protocols.membership import Membership, SignedMembership, revoked_in
 from greylag_protocols.messages import (
     Accepted,
+    Ask,
+    Asking,
     Close,
     Closed,
     Contribution,
@@ -42,24 +42,25 @@ from greylag_protocols.messages import (
     Offer,
     Refusal,
     Round,
-    SignedBatch,
+    Seen,
 )
+from greylag_protocols.peers import Seen as SeenStatement
+from greylag_protocols.peers import count_peers
 from greylag_protocols.plan import parse_terms
 from greylag_protocols.round import Attempt
-from greylag_protocols.signing import Signer
 from greylag_protocols.terms import Terms, terms_digest
-from numpy.typing import NDArray
 
 from greylag_client.attempt_rules import check_keys, check_progress, check_roster, read_batches
+from greylag_client.contribution import make_vector
 from greylag_client.ledger import Debit, Ledger, RunAccount
 from greylag_client.masks import Masker
 from greylag_client.policy import Policy
-from greylag_client.sampling import draw_normals, sample_units
-from greylag_client.session import ClippedSums, OneTimeKey, Session
+from greylag_client.session import ClippedSums, Identity, Session
 
 logger = logging.getLogger(__name__)
 
 DATASET = "main"
+NONCE_BYTES = 32
 
 
 class Memberships(Protocol):
@@ -71,14 +72,11 @@ class Memberships(Protocol):
     def store_seen(self, signed: SignedMembership, *, now_s: float) -> Membership:
         """Verify an epoch under the pinned lead key and keep it, so that it can be approved."""
 
+    def revocations(self) -> tuple[bytes, ...]:
+        """The revocations that reached this firm, over whatever channel."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who this firm is."""
-
-    firm: str
-    consortium: str
-    signer: Signer
+    def store_revocation(self, envelope: bytes, membership: Membership) -> None:
+        """Keep a revocation of a member's identity; VerificationError if it is none."""
 
 
 def _refusal_class(error: GreylagError) -> RefusalClass:
@@ -119,12 +117,16 @@ class Participant:
         self._entropy = entropy
         self._clock = clock
         self._sessions: dict[str, Session] = {}
+        self._nonce = entropy(NONCE_BYTES).hex()  # of this start
+        self._vouched = False  # whether peers have confirmed this ledger since this start
 
     def handle(self, message: CoordinatorMessage) -> FirmMessage:
         """Answer a message. Refusals tell the coordinator a class; the reason stays in this log."""
         try:
             if isinstance(message, Offer):
                 return self._accept(message)
+            if isinstance(message, Ask):
+                return self._vouch(message)
             if isinstance(message, Round):
                 return self._contribute(message)
             return self._close(message)
@@ -146,9 +148,9 @@ class Participant:
 
     # -- offer ---------------------------------------------------------------------------------
 
-    def _accept(self, offer: Offer) -> Accepted:
+    def _accept(self, offer: Offer) -> Accepted | Asking:
         identity = self._identity
-        membership = self._approved_membership(offer.membership)
+        membership = self._approved_membership(offer)
         terms, digest = parse_terms(offer.terms), terms_digest(offer.terms)
         if terms.consortium != identity.consortium or terms.run_id != offer.run:
             raise VerificationError("the terms are of another consortium or run")
@@ -159,42 +161,34 @@ class Participant:
             raise VerificationError("other terms were accepted under this run id before")
         # Also for a run under way: the firm may have changed its mind since.
         self._policy.check_terms(terms)
+        if not self._peers_agree(offer, membership, needed=terms.privacy.max_colluding + 1):
+            return Asking(run=offer.run, nonce=self._nonce)
         engine = self._load_engine(terms)
         if account is None:
-            self._ledger.accept(
-                terms,
-                offer.terms,
-                dataset=DATASET,
-                policy=self._policy,
-                sign=lambda tip: log.sign_acceptance(
-                    identity.signer,
-                    tip,
-                    firm=identity.firm,
-                    run=offer.run,
-                    terms=digest,
-                    epoch=membership.epoch,
-                ),
-            )
-            logger.info(
-                "%s: accepted; epsilon %g at delta %g reserved for %d releases (%s)",
-                offer.run,
-                terms.privacy.epsilon,
-                terms.privacy.delta,
-                terms.privacy.max_attempts,
-                terms.run.purpose,
-            )
+            self._reserve(terms, offer.terms, digest, membership)
         session = Session(terms=terms, digest=digest, membership=membership, engine=engine)
         self._sessions[offer.run] = session
         last = account.last_attempt if account is not None else 0
-        batch = self._new_batch(session, first=max(offer.next_attempt, last + 1, 1))
+        batch = session.renew_keys(
+            identity,
+            self._ledger.tip(),
+            first=max(offer.next_attempt, last + 1, 1),
+            entropy=self._entropy,
+        )
         return Accepted(run=offer.run, entries=self._ledger.entries_after(offer.seen), batch=batch)
 
-    def _approved_membership(self, signed: SignedMembership) -> Membership:
+    def _approved_membership(self, offer: Offer) -> Membership:
         identity = self._identity
-        membership = self._memberships.store_seen(signed, now_s=self._clock())
+        membership = self._memberships.store_seen(offer.membership, now_s=self._clock())
+        for envelope in offer.revocations:
+            self._memberships.store_revocation(envelope, membership)
         own = membership.member(identity.firm)
         if own.identity_key != identity.signer.public_key:
             raise VerificationError("the membership lists another key under this firm's name")
+        if identity.firm in revoked_in(membership, self._memberships.revocations()):
+            raise VerificationError(
+                "this firm's identity was revoked with its recovery key; join again as a new one"
+            )
         digest = membership.digest().hex()
         if digest not in self._memberships.approved():
             raise RefusedError(
@@ -204,33 +198,59 @@ class Participant:
             )
         return membership
 
-    def _new_batch(self, session: Session, *, first: int) -> SignedBatch:
-        """Fresh one-time keys for ``first`` onwards; whatever was left of older ones is dropped."""
-        identity, terms = self._identity, session.terms
-        for stale in session.keys.values():
-            stale.take()
-        count = max(1, min(MAX_BATCH, terms.privacy.max_attempts - first + 1))
-        session.keys = {}
-        for attempt in range(first, first + count):
-            private = self._entropy(32)
-            session.keys[attempt] = OneTimeKey(
-                private=bytearray(private),
-                secret=bytearray(self._entropy(32)),
-                public=masking.public_key(private),
-            )
-        public = tuple(key.public for key in session.keys.values())
-        statement = sign_batch(
-            identity.signer,
-            public,
-            firm=identity.firm,
-            consortium=identity.consortium,
-            epoch=session.membership.epoch,
-            run=terms.run_id,
-            terms=session.digest,
-            first=first,
+    def _peers_agree(self, offer: Offer, membership: Membership, *, needed: int) -> bool:
+        """Whether enough other firms vouch, since this start, that nothing is missing here."""
+        self._vouched = self._vouched or needed <= count_peers(
+            offer.peers,
+            membership=membership,
+            firm=self._identity.firm,
+            nonce=self._nonce,
             tip=self._ledger.tip(),
+            head_at=self._ledger.head_at,
         )
-        return SignedBatch(statement=statement, keys=public)
+        return self._vouched
+
+    def _reserve(self, terms: Terms, encoded: bytes, digest: bytes, membership: Membership) -> None:
+        """Reserve the whole run's budget, with a signed acceptance."""
+        identity, privacy = self._identity, terms.privacy
+        self._ledger.accept(
+            terms,
+            encoded,
+            dataset=DATASET,
+            policy=self._policy,
+            sign=lambda tip: log.sign_acceptance(
+                identity.signer,
+                tip,
+                firm=identity.firm,
+                run=terms.run_id,
+                terms=digest,
+                epoch=membership.epoch,
+            ),
+        )
+        logger.info(
+            "%s: accepted; epsilon %g at delta %g per %s reserved for %d releases (%s)",
+            terms.run_id,
+            privacy.epsilon,
+            privacy.delta,
+            privacy.unit,
+            privacy.max_attempts,
+            terms.run.purpose,
+        )
+
+    def _vouch(self, ask: Ask) -> Seen:
+        """Say what was seen last of other firms that have just started."""
+        identity, statements = self._identity, []
+        for firm, nonce in zip(ask.firms, ask.nonces, strict=True):
+            tip = self._ledger.peer_tip(firm)
+            seen = SeenStatement(
+                firm=identity.firm,
+                consortium=identity.consortium,
+                about=firm,
+                nonce=nonce,
+                seq=tip.seq,
+            )
+            statements.append(seen.sign(identity.signer, tip.head))
+        return Seen(run=ask.run, statements=tuple(statements))
 
     # -- attempt -------------------------------------------------------------------------------
 
@@ -247,25 +267,34 @@ class Participant:
         if session.last_reply is not None and session.last_context == context:
             return session.last_reply  # the same bytes again: nothing new is released
         self._check(session, account, message, attempt)
-        terms, grid = session.terms, session.terms.grid(len(attempt.roster))
         own = attempt.firms.index(self._identity.firm)
-        private, secret = session.keys.pop(message.attempt).take()
+        private, secret = session.take_key(message.attempt)
         apply_masks = self._masker.agree(private, attempt.roster, own, context)
         self._debit(session, account, attempt, context)
         # From here on nothing about the data may show: no refusal, no failure.
-        vector = grid.encode(
-            self._clipped_sum(session, message, secret, context),
-            draw_normals(secret, context, terms.dimension),
-        ).view(np.uint32)
-        apply_masks(vector)
-        last_key = not session.keys or message.attempt >= max(session.keys)
-        more = last_key and message.attempt < terms.privacy.max_attempts
+        vector = make_vector(
+            session.terms,
+            session.engine,
+            weights=message.weights,
+            firms=len(attempt.roster),
+            secret=secret,
+            context=context,
+            apply_masks=apply_masks,
+        )
+        batch = None
+        if not session.keys and message.attempt < session.terms.privacy.max_attempts:
+            batch = session.renew_keys(
+                self._identity,
+                self._ledger.tip(),
+                first=message.attempt + 1,
+                entropy=self._entropy,
+            )
         reply = Contribution(
             run=message.run,
             attempt=message.attempt,
             vector=vector,
             entries=self._ledger.entries_after(message.seen[own]),
-            batch=self._new_batch(session, first=message.attempt + 1) if more else None,
+            batch=batch,
         )
         session.last_context, session.last_reply = context, reply
         session.log_size = message.log_size
@@ -277,9 +306,10 @@ class Participant:
         """Everything public that must hold before a debit; see ``attempt_rules``."""
         firm = self._identity.firm
         check_progress(session, account, message, now_s=self._clock())
-        check_roster(session, account, message, firm=firm, policy=self._policy)
+        revoked = revoked_in(session.membership, self._memberships.revocations())
+        check_roster(session, account, message, firm=firm, policy=self._policy, revoked=revoked)
         for name, batch in read_batches(session, message).items():
-            self._ledger.note_peer(name, batch.facts.seq)
+            self._ledger.note_peer(name, batch.facts.tip)
             session.batches[name] = batch
         check_keys(session, attempt, firm=firm)
         own = attempt.firms.index(firm)
@@ -314,41 +344,32 @@ class Participant:
             ),
         )
 
-    def _clipped_sum(
-        self, session: Session, message: Round, secret: bytes, context: bytes
-    ) -> NDArray[np.float64]:
-        """The firm's signal; zeros if the arithmetic breaks: it must look like an empty sample."""
-        terms = session.terms
-        try:
-            units = sample_units(
-                secret,
-                context,
-                units=len(session.engine),
-                rate=terms.training.sampling_rate,
-                cap=terms.batch_cap,
-            )
-            return session.engine.clipped_sum(message.weights, units)
-        except Exception:  # whatever breaks after the debit, the noise must be sent
-            logger.exception("%s: the gradient failed; noise alone was sent", message.run)
-            return np.zeros(terms.dimension)
-
     # -- close ---------------------------------------------------------------------------------
 
     def _close(self, message: Close) -> Closed:
-        account = self._ledger.account(message.run)
-        if account is None:
-            raise RefusedError("this run was never accepted here", refusal_class="protocol")
-        identity = self._identity
-        self._ledger.close_run(
-            message.run,
-            sign=lambda tip: log.sign_closed(
-                identity.signer,
-                tip,
-                firm=identity.firm,
-                run=message.run,
-                terms=terms_digest(account.terms),
-                charged=account.charged,
-            ),
-        )
+        close_run(self._ledger, self._identity, message.run)
         self._sessions.pop(message.run, None)
         return Closed(run=message.run, entries=self._ledger.entries_after(message.seen))
+
+
+def close_run(ledger: Ledger, identity: Identity, run: str) -> RunAccount:
+    """Close a run for ever: on the lead's word, or by the firm's own decision.
+
+    Raises:
+        RefusedError: the run was never accepted here.
+    """
+    account = ledger.account(run)
+    if account is None:
+        raise RefusedError(f"run {run} was never accepted here", refusal_class="protocol")
+    ledger.close_run(
+        run,
+        sign=lambda tip: log.sign_closed(
+            identity.signer,
+            tip,
+            firm=identity.firm,
+            run=run,
+            terms=terms_digest(account.terms),
+            charged=account.charged,
+        ),
+    )
+    return account

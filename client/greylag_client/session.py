@@ -1,12 +1,16 @@
 """What an agent keeps in memory about one run: terms, engine, one-time keys, peers' key batches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from greylag_protocols.keys import VerifiedBatch
+from greylag_protocols import masking
+from greylag_protocols.keys import MAX_BATCH, VerifiedBatch, sign_batch
+from greylag_protocols.log import ChainTip
 from greylag_protocols.membership import Membership
-from greylag_protocols.messages import Contribution
+from greylag_protocols.messages import Contribution, SignedBatch
+from greylag_protocols.signing import Signer
 from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
 
@@ -23,13 +27,22 @@ class ClippedSums(Protocol):
         """The sum of clipped gradients (or updates) over ``units``, shape (d,)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this firm is."""
+
+    firm: str
+    consortium: str
+    signer: Signer
+
+
 @dataclass(slots=True)
 class OneTimeKey:
     """A private key and a seed secret, in memory only; taking erases them (best effort: Python
     may have made copies that cannot be reached)."""
 
-    private: bytearray
-    secret: bytearray
+    private: bytearray = field(repr=False)
+    secret: bytearray = field(repr=False)
     public: bytes
 
     def take(self) -> tuple[bytes, bytes]:
@@ -52,3 +65,39 @@ class Session:
     log_size: int = 0
     last_context: bytes = b""
     last_reply: Contribution | None = None
+
+    def take_key(self, attempt: int) -> tuple[bytes, bytes]:
+        """The private key and seed secret of ``attempt``; those of earlier attempts, which came to
+        nothing for this firm, are erased as well."""
+        for stale in [number for number in self.keys if number < attempt]:
+            self.keys.pop(stale).take()
+        return self.keys.pop(attempt).take()
+
+    def renew_keys(
+        self, identity: Identity, tip: ChainTip, *, first: int, entropy: Callable[[int], bytes]
+    ) -> SignedBatch:
+        """Fresh one-time keys for ``first`` onwards; whatever was left of older ones is erased."""
+        for stale in self.keys.values():
+            stale.take()
+        self.keys = {}
+        count = max(1, min(MAX_BATCH, self.terms.privacy.max_attempts - first + 1))
+        for attempt in range(first, first + count):
+            private = entropy(32)
+            self.keys[attempt] = OneTimeKey(
+                private=bytearray(private),
+                secret=bytearray(entropy(32)),
+                public=masking.public_key(private),
+            )
+        public = tuple(key.public for key in self.keys.values())
+        statement = sign_batch(
+            identity.signer,
+            public,
+            firm=identity.firm,
+            consortium=identity.consortium,
+            epoch=self.membership.epoch,
+            run=self.terms.run_id,
+            terms=self.digest,
+            first=first,
+            tip=tip,
+        )
+        return SignedBatch(statement=statement, keys=public)

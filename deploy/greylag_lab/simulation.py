@@ -16,9 +16,10 @@ from greylag_client.app import make_client_app, make_context
 from greylag_client.engine import make_engine
 from greylag_client.ledger import Ledger
 from greylag_client.masks import ApplyMasks, Masker, PairwiseMasks
-from greylag_client.participant import Identity, Participant
+from greylag_client.participant import Participant
 from greylag_client.policy import Policy
 from greylag_client.prediction import Predictor
+from greylag_client.session import Identity
 from greylag_client.table import Table
 from greylag_protocols.errors import GreylagError
 from greylag_protocols.membership import Member, Membership, SignedMembership
@@ -90,6 +91,12 @@ class _Everybody:
         membership = signed.verify(self._lead_key, consortium=CONSORTIUM, now_s=now_s)
         self._seen[membership.digest().hex()] = membership
         return membership
+
+    def revocations(self) -> tuple[bytes, ...]:
+        return ()
+
+    def store_revocation(self, envelope: bytes, membership: Membership) -> None:
+        return None
 
 
 def simulate(

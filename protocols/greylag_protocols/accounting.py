@@ -206,4 +206,4 @@ def cost_in_finer_unit(epsilon: float, delta: float) -> tuple[float, float]:
     Taking out one row turns a group into another group: the old one is removed, the new one added,
     so the guarantee is used twice (group privacy: Dwork and Roth 2014, Theorem 2.2 with delta).
     """
-    return 2.0 * epsilon, delta * (1.0 + math.exp(epsilon))
+    return 2.0 * epsilon, delta * (1.0 + math.exp(min(epsilon, 700.0)))  # stays a float

@@ -44,6 +44,11 @@ class KeyBatch:
         """The attempt numbers that this batch has keys for."""
         return range(self.first, self.first + self.size)
 
+    @property
+    def tip(self) -> ChainTip:
+        """Where the firm's ledger stood when it signed."""
+        return ChainTip(seq=self.seq, head=bytes.fromhex(self.head))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedBatch:

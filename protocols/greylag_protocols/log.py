@@ -10,6 +10,7 @@ Entries are DSSE envelopes of in-toto statements, in one append-only RFC 9162 tr
     receipt/v1                   a firm: it charged its budget and answered in this context
     closed/v1                    a firm: it will never again answer in this run
     refusal/v1                   a firm: it declined; only the class is told
+    revocation/v1                a firm's recovery key: its identity key is no longer its own
 
 A firm's acceptances, receipts and closed entries form one chain over its ledger: each carries
 ``seq`` (1, 2, 3, ...) and ``prev``, the head of the entry before. So a checked head covers all

@@ -13,10 +13,11 @@ from pydantic import Field
 
 from greylag_protocols.encoding import canonical_json, parse_as, parse_json, tagged_hash
 from greylag_protocols.errors import VerificationError
-from greylag_protocols.signing import Signer, verify_statement
+from greylag_protocols.signing import Signer, parse_statement, verify_statement
 from greylag_protocols.terms import NAME_PATTERN, STRICT
 
 MEMBERSHIP_KIND = "membership/v1"
+REVOCATION_KIND = "revocation/v1"
 LIFETIME_S = 30 * 24 * 3600
 MAX_DOCUMENT_BYTES = 4 << 20
 
@@ -44,6 +45,10 @@ class Member:
     @property
     def identity_key(self) -> bytes:
         return bytes.fromhex(self.identity)
+
+    @property
+    def recovery_key(self) -> bytes:
+        return bytes.fromhex(self.recovery)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,3 +138,45 @@ class SignedMembership:
 def membership_digest(document: bytes) -> bytes:
     """Hash of a membership document's bytes, 32 bytes."""
     return tagged_hash("greylag/membership/v1", document)
+
+
+def sign_revocation(recovery: Signer, *, consortium: str, firm: str, identity: bytes) -> bytes:
+    """A firm's recovery key takes back its identity key (32 bytes), for ever.
+
+    Whoever holds it accepts it, however it came; it needs no clock and no answer.
+    """
+    predicate = {"firm": firm, "consortium": consortium}
+    return recovery.sign(REVOCATION_KIND, firm, identity, predicate)
+
+
+def claimed_revocation(envelope: bytes) -> str:
+    """Whose identity an envelope says it takes back, **unverified**."""
+    return str(parse_statement(envelope).predicate.get("firm"))
+
+
+def verify_revocation(envelope: bytes, membership: Membership) -> Member:
+    """The member whose identity, as ``membership`` lists it, an envelope takes back.
+
+    Raises:
+        VerificationError: not signed by that member's recovery key, or about another identity.
+    """
+    member = membership.member(claimed_revocation(envelope))
+    statement = verify_statement(envelope, member.recovery_key, REVOCATION_KIND)
+    expected = {"firm": member.name, "consortium": membership.consortium}
+    if statement.predicate != expected or statement.digest != member.identity_key:
+        raise VerificationError(
+            f"{member.name}: a revocation of another identity than membership epoch "
+            f"{membership.epoch} lists"
+        )
+    return member
+
+
+def revoked_in(membership: Membership, revocations: Iterable[bytes]) -> frozenset[str]:
+    """The members whose identities the given revocations take back; others do not matter here."""
+    revoked = set()
+    for envelope in revocations:
+        try:
+            revoked.add(verify_revocation(envelope, membership).name)
+        except VerificationError:
+            continue  # of a firm or an identity that this epoch no longer lists
+    return frozenset(revoked)

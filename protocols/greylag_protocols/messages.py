@@ -1,10 +1,12 @@
 """What travels between coordinator and firms: one frame each, parsed as if an enemy sent it.
 
-    coordinator -> firm   Offer, Round, Close
-    firm -> coordinator   Accepted, Contribution, Closed, Refusal
+    coordinator -> firm   Offer, Ask, Round, Close
+    firm -> coordinator   Asking, Seen, Accepted, Contribution, Closed, Refusal
 
-A ``Round`` is the one message down and a ``Contribution`` the one message up per attempt; key
-batches ride along when the old ones run out.
+An ``Offer`` to a firm that has just started is answered by ``Asking``: other firms are to say what
+they saw of it (``peers``). ``Ask`` takes the question to them, ``Seen`` brings their words, and the
+next ``Offer`` hands them over. A ``Round`` is the one message down and a ``Contribution`` the one
+message up per attempt; key batches ride along when the old ones run out.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.encoding import EXACT_INT, pack_frame, parse_as, parse_frame
 from greylag_protocols.errors import ConfigError, RefusalClass, VerificationError
 from greylag_protocols.keys import KEY_BYTES, MAX_BATCH
-from greylag_protocols.membership import Hex32, SignedMembership
+from greylag_protocols.membership import Hex32, Name, SignedMembership
 from greylag_protocols.optimiser import model_digest
 from greylag_protocols.round import Attempt, RosterKey
 from greylag_protocols.terms import STRICT
@@ -45,7 +47,8 @@ class Offer:
     """The coordinator asks a firm to take part; also how a restarted firm comes back.
 
     ``next_attempt`` is the first attempt that new keys are needed for; ``seen`` is the last entry
-    of the firm's chain that the coordinator holds.
+    of the firm's chain that the coordinator holds; ``peers`` are other firms' words about it;
+    ``revocations`` are all that the coordinator knows of.
     """
 
     run: str
@@ -53,13 +56,38 @@ class Offer:
     seen: int
     terms: bytes
     membership: SignedMembership
+    peers: tuple[bytes, ...] = ()
+    revocations: tuple[bytes, ...] = ()
+
+    def encode(self) -> bytes:
+        header = {
+            "kind": "offer",
+            "run": self.run,
+            "next_attempt": self.next_attempt,
+            "seen": self.seen,
+            "peers": len(self.peers),
+        }
+        fixed = [self.terms, self.membership.document, self.membership.statement]
+        return pack_frame(header, [*fixed, *self.peers, *self.revocations])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What did you see last of these firms? Each asks with its nonce (hex)."""
+
+    run: str
+    firms: tuple[str, ...]
+    nonces: tuple[str, ...]
 
     def encode(self) -> bytes:
         return pack_frame(
-            {"kind": "offer", "run": self.run, "next_attempt": self.next_attempt,
-             "seen": self.seen},
-            [self.terms, self.membership.document, self.membership.statement],
-        )  # fmt: skip
+            {
+                "kind": "ask",
+                "run": self.run,
+                "firms": list(self.firms),
+                "nonces": list(self.nonces),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +154,28 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """A firm that has just started wants other firms' words about it, under its nonce (hex)."""
+
+    run: str
+    nonce: str
+
+    def encode(self) -> bytes:
+        return pack_frame({"kind": "asking", "run": self.run, "nonce": self.nonce})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A firm's signed words about others (``peers.Seen``)."""
+
+    run: str
+    statements: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        return pack_frame({"kind": "seen", "run": self.run}, self.statements)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """A firm takes part: its chain entries since ``seen`` (the acceptance among them) and keys."""
 
@@ -187,8 +237,8 @@ class Refusal:
         return pack_frame(header, [self.statement])
 
 
-FirmMessage = Accepted | Contribution | Closed | Refusal
-CoordinatorMessage = Offer | Round | Close
+FirmMessage = Asking | Seen | Accepted | Contribution | Closed | Refusal
+CoordinatorMessage = Offer | Ask | Round | Close
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +247,28 @@ class _OfferHeader:
     run: str
     next_attempt: Index
     seen: Index
+    peers: Index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AskHeader:
+    __pydantic_config__ = STRICT
+    run: str
+    firms: Annotated[tuple[Name, ...], Field(max_length=MAX_ROSTER)]
+    nonces: Annotated[tuple[Hex32, ...], Field(max_length=MAX_ROSTER)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AskingHeader:
+    __pydantic_config__ = STRICT
+    run: str
+    nonce: Hex32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SeenHeader:
+    __pydantic_config__ = STRICT
+    run: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,14 +322,25 @@ def parse_coordinator_message(data: bytes) -> CoordinatorMessage:
     kind, header, blobs = _open(data)
     if kind == "offer":
         offer = _header(_OfferHeader, header)
-        terms, document, statement = _exactly(blobs, 3)
+        terms, document, statement = _exactly(blobs[:3], 3)
+        peers, revocations = _entries(blobs[3:], offer.peers)
+        if len(blobs) > 3 + 2 * MAX_ROSTER:
+            raise VerificationError("an offer with more statements than there can be firms")
         return Offer(
             run=offer.run,
             next_attempt=offer.next_attempt,
             seen=offer.seen,
             terms=bytes(terms),
             membership=SignedMembership(document=bytes(document), statement=bytes(statement)),
+            peers=peers,
+            revocations=tuple(bytes(blob) for blob in revocations),
         )
+    if kind == "ask":
+        ask = _header(_AskHeader, header)
+        _exactly(blobs, 0)
+        if len(ask.firms) != len(ask.nonces):
+            raise VerificationError("a question's nonces do not match its firms")
+        return Ask(run=ask.run, firms=ask.firms, nonces=ask.nonces)
     if kind == "close":
         close = _header(_CloseHeader, header)
         _exactly(blobs, 0)
@@ -316,6 +399,15 @@ def parse_firm_message(data: bytes) -> FirmMessage:
             refusal_class=refusal.refusal_class,
             statement=bytes(statement),
         )
+    if kind == "asking":
+        asking = _header(_AskingHeader, header)
+        _exactly(blobs, 0)
+        return Asking(run=asking.run, nonce=asking.nonce)
+    if kind == "seen":
+        seen = _header(_SeenHeader, header)
+        if len(blobs) > MAX_ROSTER:
+            raise VerificationError("more statements than there can be firms")
+        return Seen(run=seen.run, statements=tuple(bytes(blob) for blob in blobs))
     if kind not in ("accepted", "contribution", "closed"):
         raise VerificationError(f"unknown message kind {kind!r}")
     if kind == "contribution":

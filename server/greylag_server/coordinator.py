@@ -2,6 +2,8 @@
 
     offering --enough firms accepted--> training --all rounds, or no way on--> closing --> over
 
+    per firm:  Offer -> (Asking -> Ask to others -> Seen -> Offer ->) Accepted -> Round, Round, ...
+
 It is fed events (``appeared``, ``receive``, ``lost``, ``deadline``) and returns the messages to
 send; what must survive a crash is in the store before a message that depends on it is returned.
 
@@ -13,33 +15,37 @@ again, byte for byte: firms that had answered repeat themselves, and nothing new
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from greylag_protocols import log
 from greylag_protocols.errors import ConfigError, GreylagError, VerificationError
 from greylag_protocols.log import AttemptRecord, ChainTip
-from greylag_protocols.membership import Membership
+from greylag_protocols.membership import Membership, revoked_in
 from greylag_protocols.messages import (
     Accepted,
+    Asking,
     Close,
     Closed,
     Contribution,
     Offer,
     Refusal,
     Round,
+    Seen,
     parse_coordinator_message,
     parse_firm_message,
 )
 from greylag_protocols.optimiser import ModelState, take_step
 from greylag_protocols.parameters import initial_weights
-from greylag_protocols.round import Attempt, initial_seed
+from greylag_protocols.round import initial_seed
 from greylag_protocols.signing import Signer, verify_statement
 from greylag_protocols.terms import Terms, terms_digest
 from numpy.typing import NDArray
 
-from greylag_server.roster import MAX_VOIDS, Firm, acceptance_in, candidates, find_entry
+from greylag_server.flight import Flight, make_round
+from greylag_server.roster import MAX_VOIDS, Firm, acceptance_in, candidates
 from greylag_server.store import RunRecord, RunStatus, Store
+from greylag_server.vouching import Vouching
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +57,6 @@ class Send:
     firm: str
     frame: bytes
     is_round: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class _Flight:
-    """The attempt that is being answered; vectors are added as they come."""
-
-    attempt: Attempt
-    context: bytes
-    frame: bytes
-    total: NDArray[np.uint32]
-    waiting: set[str]
-    entries: list[bytes] = field(default_factory=list)
 
 
 class Coordinator:
@@ -101,7 +95,9 @@ class Coordinator:
         self._watch_sum = watch_sum
         self._digest = terms_digest(record.terms)
         self._state = record.state
-        self._flight: _Flight | None = None
+        self._flight: Flight | None = None
+        needed = terms.privacy.max_colluding + 1
+        self._vouching = Vouching(record.run, membership=membership, needed=needed)
         self._shown: set[bytes] = set()  # key batches that every open session has been sent
         self._firms = {
             member.name: Firm(
@@ -159,8 +155,8 @@ class Coordinator:
             return [Send(name, self._flight.frame, is_round=True)] if waiting else []
         firm.batch = None
         if self.status == "training":
-            return self._begin_attempt()
-        return [self._offer(firm)]
+            return [*self._begin_attempt(), *self._carry_questions()]
+        return [self._offer(firm), *self._carry_questions()]
 
     def receive(self, name: str, frame: bytes) -> list[Send]:
         """A firm answered."""
@@ -171,6 +167,12 @@ class Coordinator:
             message = parse_firm_message(frame)
             if message.run != self._run:
                 raise VerificationError("an answer for another run")
+            if isinstance(message, Asking):
+                self._vouching.open(name, message.nonce)
+                return self._carry_questions()
+            if isinstance(message, Seen):
+                self._vouching.take(name, message.statements)
+                return self._carry_questions()
             if isinstance(message, Accepted):
                 return self._take_acceptance(firm, message)
             if isinstance(message, Contribution):
@@ -189,7 +191,8 @@ class Coordinator:
         if firm is None:
             return []
         firm.online = False
-        return self._failed(firm)
+        self._vouching.drop(name)
+        return [*self._failed(firm), *self._carry_questions()]
 
     def deadline(self) -> list[Send]:
         """Time is up for whatever is being waited for."""
@@ -207,7 +210,7 @@ class Coordinator:
 
     # -- offering ------------------------------------------------------------------------------
 
-    def _offer(self, firm: Firm) -> Send:
+    def _offer(self, firm: Firm, peers: tuple[bytes, ...] = ()) -> Send:
         firm.asked = True
         offer = Offer(
             run=self._run,
@@ -215,8 +218,17 @@ class Coordinator:
             seen=firm.tip.seq,
             terms=self._encoded_terms,
             membership=self._signed_membership,
+            peers=peers,
+            revocations=self._store.revocations(),
         )
         return Send(firm.name, offer.encode())
+
+    def _carry_questions(self) -> list[Send]:
+        """Questions of started firms to others, and their answers back."""
+        online = [item.name for item in self._firms.values() if item.online]
+        asks = [Send(peer, ask.encode()) for peer, ask in self._vouching.asks(online)]
+        ready = self._vouching.ready()
+        return asks + [self._offer(self._firms[name], peers) for name, peers in ready.items()]
 
     def _take_acceptance(self, firm: Firm, message: Accepted) -> list[Send]:
         tip, fresh = firm.follow(message.entries)
@@ -236,7 +248,12 @@ class Coordinator:
         return self._begin_attempt()
 
     def _start_training(self) -> list[Send]:
-        present = [item for item in self._firms.values() if item.able and item.has_key(1)]
+        revoked = revoked_in(self._membership, self._store.revocations())
+        present = [
+            item
+            for item in self._firms.values()
+            if item.able and item.has_key(1) and item.name not in revoked
+        ]
         least = self.terms.privacy.min_firms
         if len(present) < least:
             return self._begin_closing(f"only {len(present)} firms accepted; min_firms is {least}")
@@ -267,8 +284,9 @@ class Coordinator:
             return []
         if self._state.rounds_done >= self.terms.training.rounds:
             return self._begin_closing("")
+        revoked = revoked_in(self._membership, self._store.revocations())
         able = candidates(
-            self._firms.values(),
+            [item for item in self._firms.values() if item.name not in revoked],
             last=self.roster,
             rounds_done=self.rounds_done,
             retrying=self._retrying,
@@ -290,45 +308,28 @@ class Coordinator:
         return self._send_attempt(number, present, self._state)
 
     def _send_attempt(self, number: int, present: list[Firm], state: ModelState) -> list[Send]:
-        checkpoint, weights = self._store.checkpoint(), state.published()
-        roster = tuple(item.roster_key(number) for item in present)
-        statements = [item.statement for item in present]
-        message = Round(
-            run=self._run,
+        message = make_round(
+            self._run,
+            number=number,
             round_number=state.rounds_done + 1,
-            attempt=number,
-            log_size=checkpoint.size,
-            log_root=checkpoint.root,
-            roster=tuple(item.firm for item in roster),
-            seen=tuple(item.tip.seq for item in present),
-            keys=tuple(item.key for item in roster),
-            proofs=tuple(item.proof for item in roster),
-            batches=tuple(item for item in statements if item not in self._shown),
-            weights=weights,
+            checkpoint=self._store.checkpoint(),
+            weights=state.published(),
+            firms=present,
+            shown=self._shown,
         )
         frame = message.encode()
         with self._store.transaction():
             self._store.save_attempt(self._run, number, message.roster, frame)
         self.attempts, self.roster = number, message.roster
-        self._shown.update(statements)
-        self._flight = self._open_flight(message, frame)
+        self._shown.update(item.statement for item in present)
+        self._flight = Flight.of(message, frame, self.terms, self._digest)
         return [Send(name, frame, is_round=True) for name in message.roster]
-
-    def _open_flight(self, message: Round, frame: bytes) -> _Flight:
-        attempt = message.attempt_under(self._digest, origin=self.terms.consortium)
-        return _Flight(
-            attempt=attempt,
-            context=attempt.context(),
-            frame=frame,
-            total=np.zeros(self.terms.dimension, dtype=np.uint32),
-            waiting=set(message.roster),
-        )
 
     def _resume(self, frame: bytes) -> None:
         """Take up the attempt that was in flight when the process ended."""
         message = parse_coordinator_message(frame)
         if isinstance(message, Round):
-            self._flight = self._open_flight(message, frame)
+            self._flight = Flight.of(message, frame, self.terms, self._digest)
 
     def _take_contribution(self, firm: Firm, message: Contribution) -> list[Send]:
         flight = self._flight
@@ -340,20 +341,13 @@ class Coordinator:
             return []
         if firm.name not in flight.waiting:
             return []
-        if len(message.vector) != self.terms.dimension:
-            raise VerificationError("a vector of another length")
-        receipt = find_entry(message.entries, log.RECEIPT_KIND, flight.context)
-        if receipt is None:
-            raise VerificationError("no receipt for this context")
         if message.batch is not None:
             firm.take_batch(message.batch, run=self._run, membership=self._membership)
+        flight.add(firm.name, message, fresh)
         firm.tip = tip
-        flight.entries.extend(fresh)
-        np.add(flight.total, message.vector, out=flight.total)
-        flight.waiting.discard(firm.name)
         return self._complete(flight) if not flight.waiting else []
 
-    def _complete(self, flight: _Flight) -> list[Send]:
+    def _complete(self, flight: Flight) -> list[Send]:
         """The whole roster answered: decode, step, and make it durable in one transaction."""
         if self._state is None:
             return []
@@ -407,7 +401,7 @@ class Coordinator:
         self._record_void(self._flight, missing=tuple(missing))
         return self._begin_attempt()
 
-    def _record_void(self, flight: _Flight, *, missing: tuple[str, ...]) -> None:
+    def _record_void(self, flight: Flight, *, missing: tuple[str, ...]) -> None:
         left = [name for name in self.roster if name not in missing]
         record = self._attempt_record(flight)
         with self._store.transaction():
@@ -429,17 +423,10 @@ class Coordinator:
             "".join(f"; {name} is out" for name in missing if self._firms[name].voids >= MAX_VOIDS),
         )
 
-    def _attempt_record(self, flight: _Flight) -> AttemptRecord:
-        return AttemptRecord(
-            run=self._run,
-            round_number=flight.attempt.round_number,
-            attempt=flight.attempt.attempt,
-            context=flight.context,
-            roster=flight.attempt.firms,
-            tips=[self._firms[name].tip for name in flight.attempt.firms],
-        )
+    def _attempt_record(self, flight: Flight) -> AttemptRecord:
+        return flight.record(self._run, [self._firms[name].tip for name in flight.attempt.firms])
 
-    def _save_tips(self, flight: _Flight) -> None:
+    def _save_tips(self, flight: Flight) -> None:
         for name in flight.attempt.firms:
             self._store.set_tip(name, self._firms[name].tip)
 

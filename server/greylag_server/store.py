@@ -48,6 +48,9 @@ CREATE TABLE IF NOT EXISTS tips (
     seq INTEGER NOT NULL,
     head BLOB NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS revocations (
+    envelope BLOB PRIMARY KEY
+) STRICT;
 CREATE TABLE IF NOT EXISTS runs (
     run TEXT PRIMARY KEY,
     terms BLOB NOT NULL,
@@ -219,6 +222,15 @@ class Store:
         self._db.execute(
             "UPDATE participants SET closed = 1 WHERE run = ? AND firm = ?", (run, firm)
         )
+
+    def add_revocation(self, envelope: bytes) -> None:
+        """A revocation, from now on shown to every firm that is offered a run."""
+        self._db.execute("INSERT OR IGNORE INTO revocations VALUES (?)", (envelope,))
+
+    def revocations(self) -> tuple[bytes, ...]:
+        """All revocations that the lead knows of."""
+        rows = self._db.execute("SELECT envelope FROM revocations ORDER BY rowid")
+        return tuple(row[0] for row in rows)
 
     # -- runs ----------------------------------------------------------------------------------
 

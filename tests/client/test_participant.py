@@ -4,19 +4,19 @@ The lead here builds its messages by hand from what real firms handed it; the fi
 ``firm-a``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from consortium_in_memory import Consortium, Firm, make_terms
+from consortium_in_memory import Consortium, make_terms
 from greylag_client.ledger import Ledger
 from greylag_client.policy import Policy
 from greylag_protocols import log
 from greylag_protocols.errors import ConfigError
-from greylag_protocols.keys import prove_key, sign_batch
+from greylag_protocols.keys import sign_batch
 from greylag_protocols.masking import public_key
 from greylag_protocols.membership import LIFETIME_S, Membership, SignedMembership
 from greylag_protocols.messages import (
@@ -24,98 +24,14 @@ from greylag_protocols.messages import (
     Close,
     Closed,
     Contribution,
-    Offer,
-    Refusal,
     Round,
     SignedBatch,
-    parse_firm_message,
 )
 from greylag_protocols.signing import Ed25519Signer, parse_statement
 from greylag_protocols.terms import Terms, terms_digest
+from lying_lead import ALL, Lead
 
 GENEROUS = Policy(lifetime_epsilon=1e3, max_epsilon_per_run=1e3)
-ALL = ("firm-a", "firm-b", "firm-c", "firm-d")
-
-
-class Lead:
-    """The lead's hand on a consortium: offers, rounds, and what it knows of every firm's keys."""
-
-    def __init__(self, consortium: Consortium) -> None:
-        self.consortium = consortium
-        self.run = consortium.terms.run_id
-        self.batches: dict[str, tuple[SignedBatch, int]] = {}
-        self.weights = np.zeros(consortium.terms.dimension, dtype=np.float32)
-
-    @property
-    def victim(self) -> Firm:
-        return self.consortium.firms["firm-a"]
-
-    def offer(self, **changes: Any) -> Offer:
-        offer = Offer(
-            run=self.run,
-            next_attempt=1,
-            seen=0,
-            terms=self.consortium.encoded,
-            membership=self.consortium.signed,
-        )
-        return replace(offer, **changes)
-
-    def enter(self, *names: str, next_attempt: int = 1) -> "Lead":
-        """Offer the run to firms and take their keys."""
-        for name in names or self.consortium.firms:
-            firm = self.consortium.firms[name]
-            reply = firm.participant.handle(self.offer(next_attempt=next_attempt))
-            assert isinstance(reply, Accepted)
-            self.take_batch(name, reply.batch)
-        return self
-
-    def take_batch(self, name: str, batch: SignedBatch) -> None:
-        self.batches[name] = batch, parse_statement(batch.statement).predicate["first"]
-
-    def round(
-        self, attempt: int, round_number: int | None = None, roster: Sequence[str] = ALL
-    ) -> Round:
-        """An honest round message, as the coordinator would make it."""
-        keys = {name: batch.keys[attempt - first] for name, (batch, first) in self.batches.items()}
-        proofs = {
-            name: prove_key(batch.keys, first, attempt)
-            for name, (batch, first) in self.batches.items()
-        }
-        return Round(
-            run=self.run,
-            round_number=attempt if round_number is None else round_number,
-            attempt=attempt,
-            log_size=10 + attempt,
-            log_root=bytes([attempt] * 32),
-            roster=tuple(roster),
-            seen=tuple(0 for _ in roster),
-            keys=tuple(keys[name] for name in roster),
-            proofs=tuple(proofs[name] for name in roster),
-            batches=tuple(self.batches[name][0].statement for name in roster),
-            weights=self.weights,
-        )
-
-    def answered(self, message: Round) -> Contribution:
-        reply = self.victim.participant.handle(message)
-        assert isinstance(reply, Contribution)
-        return reply
-
-    def refused(
-        self, message: Offer | Round | Close, reason: str, caplog: pytest.LogCaptureFixture
-    ) -> Refusal:
-        """The victim refuses for ``reason``, pays nothing and says nothing about it."""
-        tip, accounts = self.victim.ledger.tip(), self.victim.ledger.accounts()
-        caplog.clear()
-        frame = self.victim.participant.handle(message).encode()
-        refusal = parse_firm_message(frame)
-        assert isinstance(refusal, Refusal)
-        assert reason in caplog.text
-        for word in (reason, *reason.split()):
-            assert len(word) < 6 or word.encode() not in frame
-        expected = {"firm": "firm-a", "class": refusal.refusal_class}
-        assert parse_statement(refusal.statement).predicate == expected
-        assert (self.victim.ledger.tip(), self.victim.ledger.accounts()) == (tip, accounts)
-        return refusal
 
 
 @pytest.fixture
@@ -233,7 +149,7 @@ def test_an_unapproved_membership_is_a_matter_of_policy_until_it_is_approved(
     assert refusal.refusal_class == "policy"
     seen: Membership = lead.victim.memberships.latest()
     lead.victim.memberships.approve(seen.digest().hex())
-    assert isinstance(lead.victim.participant.handle(offer), Accepted)
+    assert lead.accepted("firm-a", membership=offer.membership)
 
 
 def test_an_expired_membership_is_refused(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from greylag_client.prediction import Predictor, predict_csv
 from greylag_client.models import build_mlp
+from greylag_client.prediction import Predictor, predict_csv
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.features import decode_outputs, encode_features
 from greylag_protocols.parameters import split

@@ -135,7 +135,7 @@ def test_more_groups_than_the_terms_allow_are_refused_before_anything_is_charged
 def test_padding_hides_how_much_there_is(
     terms: Terms, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Time must not show the table: whatever a firm holds or sampled, layers see the same shapes."""
+    """Time must not show the table: layers see the same shapes whatever is held or sampled."""
     seen: list[tuple[int, ...]] = []
     forward = torch.nn.Linear.forward
 
