@@ -168,6 +168,13 @@ class Firm:
         self.ledger.close_file()
         self._open()
 
+    def lose_ledger(self) -> None:
+        """The machine is set back to before its first entry, and started again."""
+        self.ledger.close_file()
+        for path in self.root.glob("ledger.sqlite*"):
+            path.unlink()
+        self._open()
+
     def answer(self, message: Message) -> Message:
         """What the firm's ClientApp answers."""
         return make_client_app(self.participant)(message, make_context())
@@ -184,6 +191,7 @@ class Consortium:
     Args:
         operators: by firm, where it is not an operator of its own.
         policies: by firm, where it is not a generous one.
+        recoveries: private recovery keys by firm, where a test needs to use them.
     """
 
     def __init__(
@@ -194,6 +202,7 @@ class Consortium:
         firms: int = 4,
         operators: dict[str, str] | None = None,
         policies: dict[str, Policy] | None = None,
+        recoveries: dict[str, bytes] | None = None,
     ) -> None:
         self.root = root
         self.terms = terms
@@ -202,6 +211,9 @@ class Consortium:
         self.lead = Ed25519Signer(b"\x01" * 32)
         names = [f"firm-{letter}" for letter in "abcdefgh"[:firms]]
         signers = {name: Ed25519Signer(bytes([10 + at] * 32)) for at, name in enumerate(names)}
+        recovery_keys = {name: signers[name].public_key[::-1] for name in names}
+        for name, private in (recoveries or {}).items():
+            recovery_keys[name] = Ed25519Signer(private).public_key
         self.membership = Membership(
             consortium=NAME,
             lead="acme",
@@ -213,7 +225,7 @@ class Consortium:
                     name=name,
                     operator=(operators or {}).get(name, name),
                     identity=signers[name].public_key.hex(),
-                    recovery=signers[name].public_key[::-1].hex(),
+                    recovery=recovery_keys[name].hex(),
                 )
                 for name in names
             ),

@@ -68,6 +68,11 @@ class Lead:
         assert isinstance(reply, Accepted)
         return reply
 
+    def asked(self, name: str, **changes: Any) -> str | None:
+        """The nonce that a firm asks with when it is offered the run; None if it does not ask."""
+        reply = self.consortium.firms[name].participant.handle(self.offer(**changes))
+        return reply.nonce if isinstance(reply, Asking) else None
+
     def answers(self, about: str, nonce: str) -> tuple[bytes, ...]:
         """What every other firm says it saw of a firm that has just started."""
         statements: list[bytes] = []

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import typer
 from greylag_protocols.errors import ConfigError, GreylagError
+from greylag_protocols.membership import revoked_in
 from greylag_protocols.plan import parse_plan
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
 from greylag_client.firm import FirmDirectory
+from greylag_client.firm_files import write_private
 from greylag_client.firm_membership import describe
 from greylag_client.join import join as join_consortium
 from greylag_client.ledger import Ledger
@@ -88,23 +90,76 @@ def members(
     approve: Annotated[
         str | None, typer.Option(help="SHA-256 digest of the membership to approve")
     ] = None,
+    revocation: Annotated[
+        Path | None, typer.Option(help="a revocation that another firm handed you")
+    ] = None,
     output: Format = "text",
 ) -> None:
     """Show the latest membership list; approve it once you know these firms and operators."""
     firm = FirmDirectory.open(directory)
+    if revocation is not None:
+        firm.memberships.store_revocation(
+            _read_text(revocation).strip().encode(), firm.memberships.latest()
+        )
     if approve is not None:
         firm.approve(approve)
     latest = firm.memberships.latest()
     digest = latest.digest().hex()
     approved = digest in firm.approved()
+    revoked = sorted(revoked_in(latest, firm.memberships.revocations()))
     facts = {
         "epoch": latest.epoch,
         "digest": digest,
         "approved": approved,
         "members": [{"name": item.name, "operator": item.operator} for item in latest.members],
+        "revoked": revoked,
     }
     state = "approved here" if approved else f"NOT approved. To approve: --approve {digest}"
+    if revoked:
+        state += f"\nREVOKED: {', '.join(revoked)}; rosters with them are refused here"
     say(facts, f"{describe(latest)}\n{state}", output)
+
+
+@app.command()
+def revoke(
+    directory: Directory,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the revocation, a file to hand out")],
+    output: Format = "text",
+) -> None:
+    """Take back this firm's identity with its recovery key (asked for, or read from stdin)."""
+    from greylag_client.recovery import make_revocation
+
+    firm = FirmDirectory.open(directory)
+    key = typer.prompt("recovery key", hide_input=True, err=True)
+    envelope = make_revocation(key, firm.memberships.latest(), firm.settings.firm)
+    write_private(out, envelope)
+    say(
+        {"firm": firm.settings.firm, "revocation": str(out)},
+        f"{out} takes back the identity of {firm.settings.firm}, for ever. Hand it to the lead\n"
+        f"(greylag-server revoke) and to every firm (greylag-client members --revocation); it is\n"
+        "no secret.",
+        output,
+    )
+
+
+@app.command()
+def close(
+    directory: Directory,
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="the run, as `budget` lists it")],
+    output: Format = "text",
+) -> None:
+    """Leave a run for ever, whatever the lead says. What was charged stays spent; a reservation
+    that nothing was charged against is free again."""
+    from greylag_client.participant import close_run
+    from greylag_client.session import Identity
+
+    firm = FirmDirectory.open(directory)
+    settings = firm.settings
+    identity = Identity(firm=settings.firm, consortium=settings.consortium, signer=firm.signer)
+    account = close_run(Ledger(firm.ledger_path), identity, run_id)
+    facts = {"run": run_id, "charged": account.charged, "epsilon": account.epsilon}
+    kept = f"epsilon {account.epsilon:g} stays spent" if account.charged else "nothing was spent"
+    say(facts, f"{run_id} is closed here for ever; {kept}", output)
 
 
 @app.command()
@@ -179,10 +234,7 @@ def check(
     """Check a table against a plan, as the agent will before it accepts. Nothing is sent."""
     from greylag_client.table import load_table
 
-    try:
-        terms = parse_plan(plan.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{plan} does not exist") from None
+    terms = parse_plan(_read_text(plan))
     loaded = load_table(table, terms.data)
     facts = {
         "rows": len(loaded),
@@ -214,6 +266,15 @@ def predict(
     else:
         frame.write_csv(out)
         errors.print(f"{len(frame)} predictions in {out}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text") from None
 
 
 def run_app(program: typer.Typer) -> None:

@@ -22,7 +22,7 @@ from greylag_client.prediction import Predictor
 from greylag_client.session import Identity
 from greylag_client.table import Table
 from greylag_protocols.errors import GreylagError
-from greylag_protocols.membership import Member, Membership, SignedMembership
+from greylag_protocols.membership import LIFETIME_S, Member, Membership, SignedMembership
 from greylag_protocols.optimiser import ModelState
 from greylag_protocols.parameters import split
 from greylag_protocols.plan import settle_terms
@@ -36,7 +36,6 @@ from greylag_server.store import Store
 from numpy.typing import NDArray
 
 CONSORTIUM = "simulation-00000000"
-YEAR_S = 365 * 24 * 3600
 
 Progress = Callable[[int, int], None]
 
@@ -123,7 +122,7 @@ def simulate(
         lead="lead",
         epoch=1,
         issued_s=int(time.time()),
-        expires_s=int(time.time()) + YEAR_S,
+        expires_s=int(time.time()) + LIFETIME_S,
         members=tuple(
             Member(
                 name=name,

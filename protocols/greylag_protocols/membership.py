@@ -123,6 +123,10 @@ class SignedMembership:
         identities = {member.identity for member in membership.members}
         if names != sorted(set(names)) or len(identities) != len(names):
             raise VerificationError("membership: names or keys are not unique and sorted")
+        if any(member.recovery in identities for member in membership.members):
+            raise VerificationError("membership: a recovery key is also somebody's identity")
+        if membership.expires_s - membership.issued_s > LIFETIME_S:
+            raise VerificationError("membership: an epoch lasts 30 days at most")
         if membership.consortium != consortium or signed.subject != consortium:
             raise VerificationError(
                 f"this membership is of consortium {membership.consortium!r}, not {consortium!r}"

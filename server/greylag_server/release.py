@@ -26,10 +26,15 @@ from safetensors.numpy import save
 from greylag_server.store import RunRecord, Store
 
 COPIES = (2, 5, 10)
+UNIT_MEANINGS = {
+    "record": "one row of one firm's table",
+    "group": "all rows of one firm's table that share a key",
+    "firm": "everything that one firm holds",
+}
 
 
 def privacy_facts(terms: Terms, *, attempts: int) -> dict[str, Any]:
-    """What a run costs one record: ``epsilon`` is the price of all planned attempts, which budgets
+    """What a run costs one unit: ``epsilon`` is the price of all planned attempts, which budgets
     are charged; ``epsilon_used`` of those that took place."""
     privacy = terms.privacy
     return {
@@ -43,16 +48,18 @@ def privacy_facts(terms: Terms, *, attempts: int) -> dict[str, Any]:
 
 
 def wider_facts(terms: Terms, *, firms: int) -> dict[str, Any]:
-    """What the promise does not cover, as numbers: epsilon of several equal records, and of one
-    record if all other firms colluded, so that a firm's own noise alone protected it."""
+    """What the promise does not cover, as numbers: epsilon of several equal units (not of firms,
+    which are told apart by name), and of one unit if all other firms colluded, so that a firm's own
+    noise alone protected it."""
     privacy, mechanism = terms.privacy, terms.mechanism
     honest = max(1, firms - privacy.max_colluding)
+    counts = () if privacy.unit == "firm" else COPIES
     return {
         "epsilon_for_copies": {
             str(copies): accounting.epsilon_of_copies(
                 mechanism, copies=copies, releases=privacy.max_attempts, delta=privacy.delta
             )
-            for copies in COPIES
+            for copies in counts
         },
         "epsilon_if_all_collude": accounting.epsilon_of(
             mechanism.scaled(honest**-0.5), releases=privacy.max_attempts, delta=privacy.delta
@@ -132,9 +139,15 @@ def _card(terms: Terms, facts: dict[str, Any]) -> str:
     targets = ", ".join(
         f"`{item.name}`" + (f" ({item.unit})" if item.unit else "") for item in terms.data.targets
     )
+    unit = terms.privacy.unit
     copies = "; ".join(
         f"{count} copies: {value:.2f}" for count, value in facts["epsilon_for_copies"].items()
     )
+    if copies:
+        copies = (
+            f"A {unit} whose content stands in the data several times is protected less: epsilon "
+            f"for {copies}. "
+        )
     return f"""# {facts["run"]}
 
 {terms.run.purpose}. Predicts {targets} from {len(terms.data.feature_names)} columns of the data
@@ -144,20 +157,19 @@ rounds. No firm's table left the firm, and no single firm's update was ever open
 ## What is promised
 
 Whoever sees everything that the coordinator saw, and the updates of any
-{terms.privacy.max_colluding} firms besides, can hardly tell whether one **{terms.privacy.unit}**
-(one row of one firm's table) was used at all: epsilon {facts["epsilon"]:.3g} at delta
+{terms.privacy.max_colluding} firms besides, can hardly tell whether one **{unit}**
+({UNIT_MEANINGS[unit]}) was used at all: epsilon {facts["epsilon"]:.3g} at delta
 {facts["delta"]:.1g}, add/remove neighbours, for all {terms.privacy.max_attempts} releases that were
 planned ({facts["attempts"]} took place: {facts["epsilon_used"]:.3g}). The noise multiplier was
 {facts["noise_multiplier"]}.
 
-Rows that resemble one another protect each other less. If a fact stands in several rows, epsilon is
-for {copies}. If all other firms colluded, a firm's own noise alone would leave epsilon
+{copies}If all other firms colluded, a firm's own noise alone would leave epsilon
 {facts["epsilon_if_all_collude"]:.3g}.
 
 ## What is not promised
 
 * That firms told the truth, or really added their noise: both are signed claims, not proofs.
-* Anything about a whole firm, about groups of rows, or about data used elsewhere.
+* Anything about more than one {unit} at a time, or about data used elsewhere.
 * That predictions are right outside the ranges in `terms.json`.
 
 ## Evidence

@@ -5,12 +5,18 @@ import pytest
 from greylag_protocols.encoding import canonical_json
 from greylag_protocols.errors import ConfigError, GreylagError, VerificationError
 from greylag_protocols.membership import (
+    LIFETIME_S,
     MEMBERSHIP_KIND,
     Member,
     Membership,
     SignedMembership,
+    claimed_revocation,
     membership_digest,
+    revoked_in,
+    sign_revocation,
+    verify_revocation,
 )
+from greylag_protocols.signing import Ed25519Signer
 
 NOW = 1_800_000_000
 
@@ -156,3 +162,74 @@ def test_coalition_is_the_lead_and_the_largest_other_operator():
 def test_the_document_is_canonical():
     membership = _membership()
     assert canonical_json(json.loads(membership.encode())) == membership.encode()
+
+
+def test_an_epoch_lasts_thirty_days_at_most(lead):
+    for lifetime_s, fits in ((LIFETIME_S, True), (LIFETIME_S + 1, False)):
+        signed = SignedMembership.sign(_membership(expires_s=NOW + lifetime_s), lead)
+        if fits:
+            _check(signed, lead.public_key)
+        else:
+            with pytest.raises(VerificationError, match="30 days at most"):
+                _check(signed, lead.public_key)
+
+
+def test_a_recovery_key_is_nobodys_identity(lead):
+    first = _member("a")
+    for other in (
+        _member("b", recovery=first.identity),
+        _member("b", identity="ab" * 32, recovery="ab" * 32),
+    ):
+        signed = SignedMembership.sign(_membership(first, other), lead)
+        with pytest.raises(VerificationError, match="recovery key is also"):
+            _check(signed, lead.public_key)
+
+
+# -- revocation ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recoverable(firm):
+    """A membership in which firm ``a`` has a real identity and a real recovery key."""
+    recovery = Ed25519Signer(b"\x07" * 32)
+    keys = {"identity": firm.public_key.hex(), "recovery": recovery.public_key.hex()}
+    return _membership(_member("a", **keys), _member("b")), recovery
+
+
+def _revocation(membership, signer, **changes):
+    facts = {
+        "consortium": "glass",
+        "firm": "a",
+        "identity": membership.member("a").identity_key,
+        **changes,
+    }
+    return sign_revocation(signer, **facts)
+
+
+def test_a_recovery_key_takes_an_identity_back(recoverable):
+    membership, recovery = recoverable
+    envelope = _revocation(membership, recovery)
+    assert verify_revocation(envelope, membership) == membership.member("a")
+    assert claimed_revocation(envelope) == "a"
+    assert revoked_in(membership, [envelope, envelope]) == {"a"}
+    assert revoked_in(membership, []) == set()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"consortium": "steel"}, {"identity": bytes(32)}, {"firm": "b"}, {"firm": "c"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_revocation_is_of_one_identity_in_one_consortium(recoverable, changes):
+    membership, recovery = recoverable
+    envelope = _revocation(membership, recovery, **changes)
+    with pytest.raises(VerificationError):
+        verify_revocation(envelope, membership)
+    assert revoked_in(membership, [envelope]) == set()
+
+
+def test_no_other_key_revokes(recoverable, firm, lead):
+    membership, _ = recoverable
+    for signer in (firm, lead):  # not even the identity itself: whoever stole it would
+        with pytest.raises(VerificationError, match="not signed by"):
+            verify_revocation(_revocation(membership, signer), membership)
