@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
-from greylag_server.coordinator import Coordinator, Send
+from greylag_server.coordinator import Coordinator
+from greylag_server.flight import Send
 from greylag_server.grid_messages import node_id, same_firm, unwrap, wrap
 
 TRAIN, QUERY = "train", "query"

@@ -15,12 +15,11 @@ again, byte for byte: firms that had answered repeat themselves, and nothing new
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from greylag_protocols import log
 from greylag_protocols.errors import ConfigError, GreylagError, VerificationError
-from greylag_protocols.log import AttemptRecord, ChainTip
+from greylag_protocols.log import AttemptRecord
 from greylag_protocols.membership import Membership, revoked_in
 from greylag_protocols.messages import (
     Accepted,
@@ -42,21 +41,13 @@ from greylag_protocols.signing import Signer, verify_statement
 from greylag_protocols.terms import Terms, terms_digest
 from numpy.typing import NDArray
 
-from greylag_server.flight import Flight, make_round
-from greylag_server.roster import MAX_VOIDS, Firm, acceptance_in, candidates
+from greylag_server.books import Books
+from greylag_server.flight import Flight, Send, make_round
+from greylag_server.roster import Firm, acceptance_in, candidates
 from greylag_server.store import RunRecord, RunStatus, Store
 from greylag_server.vouching import Vouching
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """A frame for a firm; ``is_round`` if answering it is training."""
-
-    firm: str
-    frame: bytes
-    is_round: bool = False
 
 
 class Coordinator:
@@ -90,24 +81,18 @@ class Coordinator:
         self._encoded_terms = record.terms
         self._signed_membership = record.membership
         self._membership = membership
-        self._signer = signer
         self._store = store
         self._watch_sum = watch_sum
         self._digest = terms_digest(record.terms)
+        self._books = Books(
+            store, run=record.run, terms=terms, terms_digest=self._digest, signer=signer
+        )
         self._state = record.state
         self._flight: Flight | None = None
         needed = terms.privacy.max_colluding + 1
         self._vouching = Vouching(record.run, membership=membership, needed=needed)
         self._shown: set[bytes] = set()  # key batches that every open session has been sent
-        self._firms = {
-            member.name: Firm(
-                name=member.name, identity_key=member.identity_key, tip=store.tip(member.name)
-            )
-            for member in membership.members
-        }
-        for participant in store.participants(record.run):
-            firm = self._firms[participant.firm]
-            firm.accepted, firm.voids, firm.closed = True, participant.voids, participant.closed
+        self._firms = self._books.firms(membership)
         if record.frame is not None and self.status == "training":
             self._resume(record.frame)
 
@@ -197,7 +182,7 @@ class Coordinator:
     def deadline(self) -> list[Send]:
         """Time is up for whatever is being waited for."""
         if self._flight is not None:
-            return self._void(sorted(self._flight.waiting))
+            return self._void(self._flight, sorted(self._flight.waiting))
         if self.status == "offering":
             return self._start_training()
         if self.status == "closing":
@@ -236,10 +221,7 @@ class Coordinator:
         acceptance = acceptance_in(fresh, self._digest)
         if acceptance is None and not firm.accepted:
             raise VerificationError("no acceptance of these terms among its entries")
-        with self._store.transaction():
-            self._log(firm, tip, fresh)
-            if acceptance is not None:
-                self._store.add_participant(self._run, firm.name, acceptance)
+        self._books.follow(firm, tip, fresh, acceptance=acceptance)
         firm.accepted, firm.asked = True, False
         self._shown.clear()  # its session is new and knows nobody's keys
         if self.status == "offering":
@@ -248,29 +230,15 @@ class Coordinator:
         return self._begin_attempt()
 
     def _start_training(self) -> list[Send]:
-        revoked = revoked_in(self._membership, self._store.revocations())
-        present = [
-            item
-            for item in self._firms.values()
-            if item.able and item.has_key(1) and item.name not in revoked
-        ]
+        present = [item for item in self._standing() if item.able and item.has_key(1)]
         least = self.terms.privacy.min_firms
         if len(present) < least:
             return self._begin_closing(f"only {len(present)} firms accepted; min_firms is {least}")
         acceptances = [item.acceptance for item in self._store.participants(self._run)]
         seed = initial_seed(self._digest, acceptances)
         self._state = ModelState.start(initial_weights(seed, self.terms.parameters))
-        entry = log.sign_start(
-            self._signer,
-            run=self._run,
-            terms=self._digest,
-            acceptances=acceptances,
-            state=self._state.digest(),
-        )
-        with self._store.transaction():
-            self._store.append([entry])
-            self._store.save_state(self._run, self._state)
-            self._move("training")
+        self._books.started(acceptances, self._state)
+        self.status = "training"
         return self._begin_attempt()
 
     # -- attempts ------------------------------------------------------------------------------
@@ -284,9 +252,8 @@ class Coordinator:
             return []
         if self._state.rounds_done >= self.terms.training.rounds:
             return self._begin_closing("")
-        revoked = revoked_in(self._membership, self._store.revocations())
         able = candidates(
-            [item for item in self._firms.values() if item.name not in revoked],
+            self._standing(),
             last=self.roster,
             rounds_done=self.rounds_done,
             retrying=self._retrying,
@@ -307,6 +274,11 @@ class Coordinator:
             return []  # firms may still connect; the shell's deadline ends the wait
         return self._send_attempt(number, present, self._state)
 
+    def _standing(self) -> list[Firm]:
+        """The firms whose identities nobody has revoked."""
+        revoked = revoked_in(self._membership, self._store.revocations())
+        return [item for item in self._firms.values() if item.name not in revoked]
+
     def _send_attempt(self, number: int, present: list[Firm], state: ModelState) -> list[Send]:
         message = make_round(
             self._run,
@@ -318,8 +290,7 @@ class Coordinator:
             shown=self._shown,
         )
         frame = message.encode()
-        with self._store.transaction():
-            self._store.save_attempt(self._run, number, message.roster, frame)
+        self._books.sent(message, frame)
         self.attempts, self.roster = number, message.roster
         self._shown.update(item.statement for item in present)
         self._flight = Flight.of(message, frame, self.terms, self._digest)
@@ -336,8 +307,7 @@ class Coordinator:
         tip, fresh = firm.follow(message.entries)
         if flight is None or message.attempt != flight.attempt.attempt:
             # Late: the attempt is void, but its receipt belongs in the log.
-            with self._store.transaction():
-                self._log(firm, tip, fresh)
+            self._books.follow(firm, tip, fresh)
             return []
         if firm.name not in flight.waiting:
             return []
@@ -357,7 +327,7 @@ class Coordinator:
         except VerificationError as error:
             # Nobody can tell who answered out of context, so no smaller roster would be better.
             logger.error("%s: %s", self._run, error)
-            self._record_void(flight, missing=())
+            self._record_void(flight, [])
             return self._begin_closing(str(error))
         self._watch_sum(integers)
         state = take_step(
@@ -367,23 +337,7 @@ class Coordinator:
             grid_step=grid.step,
             denominator=self.terms.denominator,
         )
-        content = integers.astype("<i4").tobytes()
-        digest = log.sum_digest(content)
-        entry = log.sign_round(
-            self._signer,
-            self._attempt_record(flight),
-            model_in=flight.attempt.model,
-            state_out=state.digest(),
-            sum_digest=digest,
-            grid_step=grid.step.hex(),
-            event_type=self.terms.mechanism.event_type,
-        )
-        with self._store.transaction():
-            self._store.append([*flight.entries, entry])
-            self._save_tips(flight)
-            self._store.keep(digest, content)
-            self._store.save_state(self._run, state)
-            self._store.end_attempt(self._run, self.roster, retrying=False)
+        self._books.completed(flight, self._attempt_record(flight), integers, grid, state)
         self._state, self._flight, self._retrying = state, None, False
         return self._begin_attempt()
 
@@ -391,65 +345,37 @@ class Coordinator:
         """A firm is gone, refused or answered wrongly."""
         firm.asked = False
         if self._flight is not None and firm.name in self._flight.waiting:
-            return self._void([firm.name])
+            return self._void(self._flight, [firm.name])
         return self._begin_attempt() if self._flight is None else []
 
-    def _void(self, missing: list[str]) -> list[Send]:
-        """The attempt comes to nothing; what was received of receipts is logged all the same."""
-        if self._flight is None:
-            return []
-        self._record_void(self._flight, missing=tuple(missing))
+    def _void(self, flight: Flight, missing: list[str]) -> list[Send]:
+        """The attempt comes to nothing; the next has a smaller roster."""
+        self._record_void(flight, missing)
         return self._begin_attempt()
 
-    def _record_void(self, flight: Flight, *, missing: tuple[str, ...]) -> None:
+    def _record_void(self, flight: Flight, missing: list[str]) -> None:
         left = [name for name in self.roster if name not in missing]
-        record = self._attempt_record(flight)
-        with self._store.transaction():
-            entry = log.sign_void(self._signer, record, missing=missing)
-            self._store.append([*flight.entries, entry])
-            self._save_tips(flight)
-            for name in missing:
-                self._store.count_void(self._run, name)
-            self._store.end_attempt(self._run, left, retrying=True)
+        self._books.voided(flight, self._attempt_record(flight), missing=missing, left=left)
         for name in missing:
             self._firms[name].voids += 1
             self._firms[name].batch = None
         self.roster, self._retrying, self._flight = tuple(left), True, None
-        logger.warning(
-            "%s: attempt %d is void: %s did not answer%s",
-            self._run,
-            record.attempt,
-            ", ".join(missing) or "nobody",
-            "".join(f"; {name} is out" for name in missing if self._firms[name].voids >= MAX_VOIDS),
-        )
 
     def _attempt_record(self, flight: Flight) -> AttemptRecord:
         return flight.record(self._run, [self._firms[name].tip for name in flight.attempt.firms])
-
-    def _save_tips(self, flight: Flight) -> None:
-        for name in flight.attempt.firms:
-            self._store.set_tip(name, self._firms[name].tip)
-
-    def _log(self, firm: Firm, tip: ChainTip, entries: list[bytes]) -> None:
-        """Append a firm's entries (inside a transaction)."""
-        self._store.append(entries)
-        self._store.set_tip(firm.name, tip)
-        firm.tip = tip
 
     # -- refusals and closing ------------------------------------------------------------------
 
     def _take_refusal(self, firm: Firm, message: Refusal) -> list[Send]:
         verify_statement(message.statement, firm.identity_key, log.REFUSAL_KIND)
         logger.warning("%s: %s refused (%s)", self._run, firm.name, message.refusal_class)
-        with self._store.transaction():
-            self._store.append([message.statement])
+        self._books.refused(message.statement)
         firm.refused = True
         return self._failed(firm)
 
     def _begin_closing(self, reason: str) -> list[Send]:
         self.reason = reason
-        with self._store.transaction():
-            self._move("closing")
+        self._move("closing")
         closing = [item for item in self._firms.values() if item.accepted and not item.closed]
         sends = [self._close(item) for item in closing if item.online]
         if not sends:
@@ -461,9 +387,7 @@ class Coordinator:
 
     def _take_closed(self, firm: Firm, message: Closed) -> list[Send]:
         tip, fresh = firm.follow(message.entries)
-        with self._store.transaction():
-            self._log(firm, tip, fresh)
-            self._store.set_closed(self._run, firm.name)
+        self._books.follow(firm, tip, fresh, closed=True)
         firm.closed = True
         waiting = any(
             item.accepted and item.online and not item.closed for item in self._firms.values()
@@ -473,9 +397,8 @@ class Coordinator:
         return []
 
     def _end(self) -> None:
-        with self._store.transaction():
-            self._move("done" if self.rounds_done else "failed")
+        self._move("done" if self.rounds_done else "failed")
 
     def _move(self, status: RunStatus) -> None:
+        self._books.move(status, self.reason)
         self.status = status
-        self._store.set_status(self._run, status, self.reason)

@@ -44,6 +44,15 @@ def make_round(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A frame for a firm; ``is_round`` if answering it is training."""
+
+    firm: str
+    frame: bytes
+    is_round: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class Flight:
     """The attempt that is being answered; vectors are added as they come."""

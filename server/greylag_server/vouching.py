@@ -29,7 +29,7 @@ class Vouching:
     """Open questions of one run.
 
     Args:
-        needed: answers that a firm wants.
+        needed: answers that a firm wants, ``max_colluding + 1``.
     """
 
     def __init__(self, run: str, *, membership: Membership, needed: int) -> None:
@@ -72,9 +72,7 @@ class Vouching:
             about = [
                 (firm, question)
                 for firm, question in self._open.items()
-                if firm != peer
-                and peer not in question.asked
-                and len(question.asked) < self._needed + SPARE
+                if firm != peer and self._helps(peer, question)
             ]
             if peer in self._busy or not about:
                 continue
@@ -91,8 +89,17 @@ class Vouching:
         done = {
             firm: tuple(question.answers.values())
             for firm, question in self._open.items()
-            if len(question.answers) >= self._needed
+            if self._count(question.answers) >= self._needed
         }
         for firm in done:
             del self._open[firm]
         return done
+
+    def _count(self, peers: Iterable[str]) -> int:
+        """How many of ``peers`` the asker will count (see ``peers.count_peers``)."""
+        return self._membership.independent(peers, self._needed - 1)
+
+    def _helps(self, peer: str, question: _Question) -> bool:
+        """Whether the word of ``peer`` is worth asking for."""
+        count = self._count(question.asked)
+        return count < self._needed + SPARE and self._count({*question.asked, peer}) > count
