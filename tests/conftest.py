@@ -12,11 +12,6 @@ import pytest
 sys.path.append(str(Path(__file__).parent))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Repeat what the trainer's module does, since pytest resets the warning filters per test."""
-    config.addinivalue_line("filterwarnings", "ignore:Full backward hook is firing:UserWarning")
-
-
 @pytest.fixture
 def memory_path() -> Iterator[Path]:
     """A fresh directory, in memory where the machine has such a disk: databases that wait for a

@@ -1,17 +1,18 @@
-"""Clipped sums of gradients by unit (record or group), by torch and Opacus (ghost clipping).
+"""Clipped sums of gradients by unit (record or group), from one backward pass by torch.
 
-Ghost clipping (Li et al. 2022; Opacus ``GradSampleModuleFastGradientClipping``): a first backward
-pass gives every unit's gradient norm without its gradient, a second one the sum of gradients
-scaled to norm ``C (1 - 1e-5)`` at most. All arithmetic is float64, so that the error of the sum
-stays far below what ``quantise.FLOAT_ERROR`` allows for.
+Book-keeping (Bu et al. 2022, "Differentially private optimization on large model at small cost"):
+one backward pass down to the layers' outputs; with the layers' inputs, these give every unit's
+gradient norm, and, scaled, the sum of gradients of norm ``C (1 - 1e-5)`` at most. All arithmetic is
+float64, so that the error of the sum stays far below what ``quantise.FLOAT_ERROR`` allows for.
 
-A unit's gradient depends on its own rows and the public weights only. A group is laid out as a
-sequence of rows, whose gradients Opacus adds up before it takes the norm. Batches are padded to the
-public ``batch_cap`` and groups to ``max_records_per_group``: time must not show what was sampled.
+**What is measured is what is summed**, number by number. A second backward pass over scaled losses
+(ghost clipping) would round differently, and weights can be made such that its gradients are 1e6
+times longer than those of the first pass: with them a lead could draw one record out of the noise.
+
+A unit's gradient depends on its own rows and the public weights only. Batches are padded to the
+public ``batch_cap`` and groups to ``max_records_per_group``, and a gradient that overflows is
+zeroed in its place: time must not show what was sampled.
 """
-
-import warnings
-from typing import cast
 
 import numpy as np
 import torch
@@ -19,15 +20,12 @@ from greylag_protocols.features import Records
 from greylag_protocols.quantise import CLIP_SLACK
 from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
-from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
-    GradSampleModuleFastGradientClipping,
-)
 
 from greylag_client.models import build_mlp, load_weights, record_losses
 from greylag_client.units import NO_ROW, rows_of_units, with_empty_row
 
-# Said by torch because inputs need no gradient; ghost clipping does not use that gradient.
-warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
+# A layer's inputs and the gradients of its outputs, shapes (units, rows, fan in or out).
+Trace = tuple[torch.Tensor, torch.Tensor]
 
 
 class Trainer:
@@ -49,9 +47,6 @@ class Trainer:
         self._inputs = with_empty_row(records.inputs)
         self._targets = with_empty_row(records.targets)
         self._module = build_mlp(terms)
-        self._ghost = GradSampleModuleFastGradientClipping(
-            self._module, loss_reduction="sum", use_ghost_clipping=True
-        )
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -71,26 +66,46 @@ class Trainer:
         if len(rows) == 0:
             return np.zeros(self._terms.dimension)
         load_weights(self._module, weights)
-        self._ghost.enable_hooks()
-        losses = self._losses(rows)
-        losses.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
-        norms = self._ghost.get_norm_sample()
-        self._ghost.disable_hooks()
-        self._ghost.zero_grad(set_to_none=True)
-        usable = torch.isfinite(norms[: len(units)]).numpy()
-        if not usable.all():
-            # Nought times infinity is no number: a unit whose gradient overflows has to leave the
-            # batch. Scaled by nought it would still spoil what the others contribute.
-            return self.clipped_sum(weights, units[usable])
-        limit = self._terms.privacy.clip_norm * (1 - CLIP_SLACK)
-        factors = (limit / norms.clamp(min=1e-30)).clamp(max=1.0)
-        factors[len(units) :] = 0.0
-        (losses * factors).sum().backward()
-        gradient = torch.cat(
-            [cast(torch.Tensor, item.grad).reshape(-1) for item in self._module.parameters()]
+        traces = self._trace(rows)
+        if rows.shape[1] == 1:
+            parts = self._sum_of_products(traces, len(units))
+        else:
+            parts = self._sum_of_groups(traces, len(units))
+        return np.concatenate([part.reshape(-1).numpy() for part in parts])
+
+    def _sum_of_products(self, traces: list[Trace], real: int) -> list[torch.Tensor]:
+        """One row a unit: a layer's gradient is an outer product, its norm a product of norms."""
+        squares = sum(
+            (deltas**2).sum((1, 2)) * ((inputs**2).sum((1, 2)) + 1.0) for inputs, deltas in traces
         )
-        self._ghost.zero_grad(set_to_none=True)
-        return cast(NDArray[np.float64], gradient.numpy())
+        factors = self._factors(torch.as_tensor(squares), real)
+        parts = []
+        for inputs, deltas in traces:
+            # Also zeroed, not only scaled by nought: nought times infinity is no number.
+            scaled = torch.nan_to_num(deltas[:, 0] * factors[:, None], 0.0, 0.0, 0.0)
+            parts += [scaled.T @ torch.nan_to_num(inputs[:, 0], 0.0, 0.0, 0.0), scaled.sum(0)]
+        return parts
+
+    def _sum_of_groups(self, traces: list[Trace], real: int) -> list[torch.Tensor]:
+        """Several rows a unit: its gradient is formed, measured and added. A norm from inner
+        products would lose a sum that nearly cancels."""
+        sums: list[torch.Tensor] = []
+        for unit in range(len(traces[0][0])):
+            gradients = []
+            for inputs, deltas in traces:
+                gradients += [deltas[unit].T @ inputs[unit], deltas[unit].sum(0)]
+            square = torch.stack([(item**2).sum() for item in gradients]).sum()
+            factor = self._factors(square[None], int(unit < real))
+            scaled = [torch.nan_to_num(item * factor, 0.0, 0.0, 0.0) for item in gradients]
+            sums = [a + b for a, b in zip(sums, scaled, strict=True)] if sums else scaled
+        return sums
+
+    def _factors(self, squares: torch.Tensor, real: int) -> torch.Tensor:
+        """What each unit's gradient is scaled by: 0 for padding and where it overflows."""
+        limit = self._terms.privacy.clip_norm * (1 - CLIP_SLACK)
+        factors = (limit / squares.sqrt().clamp(min=1e-30)).clamp(max=1.0)
+        factors[real:] = 0.0
+        return torch.where(torch.isfinite(squares), factors, 0.0)
 
     def _padded(self, units: NDArray[np.intp]) -> NDArray[np.intp]:
         """Row numbers of the units, shape (batch_cap, rows per unit), padded with ``NO_ROW``."""
@@ -100,15 +115,23 @@ class Trainer:
             rows = np.pad(rows, ((0, missing), (0, 0)), constant_values=NO_ROW)
         return rows
 
-    def _losses(self, rows: NDArray[np.intp]) -> torch.Tensor:
-        """The loss of each unit, the mean over its rows, shape (units,)."""
+    def _trace(self, rows: NDArray[np.intp]) -> list[Trace]:
+        """Every linear layer's inputs and output gradients for the units' losses, each the mean
+        over the unit's rows."""
         units, width = rows.shape
         present = torch.from_numpy(rows != NO_ROW)
-        index = torch.from_numpy(rows)
-        if width == 1:
-            outputs = self._ghost(self._inputs[index[:, 0]])
-        else:
-            outputs = self._ghost(self._inputs[index]).flatten(0, 1)
-        targets = self._targets[index].flatten(0, 1)
-        losses = record_losses(self._terms, outputs, targets).view(units, width)
-        return torch.where(present, losses, 0.0).sum(1) / present.sum(1).clamp(min=1)
+        index = torch.from_numpy(rows).flatten()
+        values, inputs, outputs = self._inputs[index], [], []
+        for layer in self._module:
+            if isinstance(layer, torch.nn.Linear):
+                inputs.append(values.detach().view(units, width, -1))
+                values = layer(values)
+                outputs.append(values)
+            else:
+                values = layer(values)
+        losses = record_losses(self._terms, values, self._targets[index]).view(units, width)
+        means = torch.where(present, losses, 0.0).sum(1) / present.sum(1).clamp(min=1)
+        deltas = torch.autograd.grad(means.sum(), outputs)
+        return [
+            (item, delta.view(units, width, -1)) for item, delta in zip(inputs, deltas, strict=True)
+        ]

@@ -70,11 +70,19 @@ class RingGrid:
                 f"a roster of {firms} with max_colluding {max_colluding} leaves fewer than 2 "
                 "honest firms to hide among; invite more firms or lower max_colluding"
             )
-        rough_std = noise_multiplier * clip_norm / math.sqrt(honest)
-        reach = batch_cap * clip_norm + NOISE_ROOM * rough_std
+        # Room is measured in the noise that is really added, which grows with the step itself:
+        # share step = batch_cap C + NOISE_ROOM noise_std, solved for the step.
         share = (HALF_RING - 1) // firms
-        step = reach / share
-        sensitivity = clip_norm + step * math.sqrt(dimension) + FLOAT_ERROR * clip_norm
+        width = noise_multiplier / math.sqrt(honest)  # of one firm's noise, in sensitivities
+        steps = share - NOISE_ROOM * width * math.sqrt(dimension)
+        if steps < 1:
+            raise ConfigError(
+                f"the noise of {firms} firms on {dimension} weights does not fit the ring: take a "
+                "smaller model, fewer firms or less noise"
+            )
+        reach = batch_cap * clip_norm + NOISE_ROOM * width * clip_norm * (1 + FLOAT_ERROR)
+        step = reach / steps
+        sensitivity = clip_norm * (1 + FLOAT_ERROR) + step * math.sqrt(dimension)
         noise_std = noise_multiplier * sensitivity / math.sqrt(honest)
         if noise_std / step < MIN_NOISE_STEPS:
             raise ConfigError(

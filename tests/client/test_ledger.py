@@ -1,5 +1,6 @@
 """The ledger on a real disk file: what it holds after each call, and what it refuses."""
 
+import math
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from consortium_in_memory import make_terms
-from greylag_client.ledger import Debit, Ledger
+from greylag_client.ledger import UNITS, Charge, Debit, Ledger, total_charge
 from greylag_client.policy import Policy
 from greylag_protocols import log
 from greylag_protocols.accounting import POISSON_GAUSSIAN
@@ -312,3 +313,38 @@ def test_a_peer_that_goes_back_is_refused(ledger: Ledger, path: Path) -> None:
         again.note_peer("firm-b", tip(7))
     assert again.peer_tip("firm-d") == ChainTip()
     again.close_file()
+
+
+# -- units -----------------------------------------------------------------------------------------
+
+
+def test_runs_of_one_unit_add_up() -> None:
+    for unit in UNITS:
+        assert total_charge([Charge(unit, 1.0, 1e-6), Charge(unit, 2.5, 1e-7)]) == (3.5, 1.1e-6)
+    assert total_charge([]) == (0.0, 0.0)
+
+
+def test_a_run_of_a_coarser_unit_counts_twice_for_a_finer_one() -> None:
+    record, group, firm = (Charge(unit, 1.0, 1e-6) for unit in UNITS)
+    twice = 1e-6 * (1 + math.e)
+    assert total_charge([record, group]) == pytest.approx((3.0, 1e-6 + twice))
+    assert total_charge([record, firm]) == pytest.approx((3.0, 1e-6 + twice))
+    assert total_charge([group, firm, firm]) == pytest.approx((5.0, 1e-6 + 2 * twice))
+    assert total_charge([record, group, firm]) == pytest.approx((5.0, 1e-6 + 2 * twice))
+    # The coarse unit itself may come off worst: fine runs promise it nothing to add up.
+    assert total_charge([Charge("record", 0.1, 0), Charge("firm", 2.0, 0)])[0] == 4.1
+    assert total_charge([Charge("firm", 900.0, 1e-9)]) == (900.0, 1e-9)
+
+
+def test_the_limit_is_for_the_unit_that_comes_off_worst(ledger: Ledger) -> None:
+    record, group = make_terms(run="r-1"), make_terms(run="g-1", unit="group")
+    both = record.privacy.epsilon + 2 * group.privacy.epsilon
+    accept(ledger, record, policy=Policy(lifetime_epsilon=both, lifetime_delta=9e-3))
+    for limit, fits in ((both * 0.999, False), (both, True)):
+        policy = Policy(lifetime_epsilon=limit, lifetime_delta=9e-3)
+        if fits:
+            accept(ledger, group, policy=policy)
+        else:
+            with pytest.raises(BudgetExceededError, match="lifetime_epsilon"):
+                accept(ledger, group, policy=policy)
+    assert [account.unit for account in ledger.accounts()] == ["record", "group"]

@@ -1,4 +1,4 @@
-"""The clipped sum against a plain loop: one record at a time, autograd, no Opacus."""
+"""The clipped sum against a plain loop (one record at a time, autograd) and against Opacus."""
 
 from dataclasses import replace
 
@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from consortium_in_memory import make_records, make_terms
-from greylag_client.models import build_mlp
+from greylag_client.models import build_mlp, load_weights, record_losses
 from greylag_client.trainer import Trainer
 from greylag_protocols.features import Records
 from greylag_protocols.parameters import initial_weights
 from greylag_protocols.quantise import CLIP_SLACK
 from greylag_protocols.terms import Target, Terms
 from numpy.typing import NDArray
+from opacus.grad_sample import GradSampleModule
 
 REGRESSION = make_terms()
 CLASSIFICATION = replace(
@@ -85,6 +86,22 @@ def test_it_equals_a_plain_loop_over_records(terms: Terms, scale: float) -> None
     found = Trainer(terms, records).clipped_sum(weights, rows)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
     assert np.linalg.norm(expected) > 0.1
+
+
+@pytest.mark.parametrize("terms", CASES, ids=NAMES)
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
+def test_it_equals_opacus(terms: Terms) -> None:
+    """Per-sample gradients by Opacus' hooks, clipped and added."""
+    records, weights, rows = records_for(terms), weights_for(terms), np.arange(25)
+    module = build_mlp(terms)
+    load_weights(module, weights)
+    sampled = GradSampleModule(module, loss_reduction="sum")
+    outputs = sampled(torch.from_numpy(records.inputs[rows]))
+    record_losses(terms, outputs, torch.from_numpy(records.targets[rows])).sum().backward()
+    gradients = torch.cat([item.grad_sample.flatten(1) for item in module.parameters()], 1).numpy()
+    expected = sum(clip(terms, gradient) for gradient in gradients)
+    found = Trainer(terms, records).clipped_sum(weights, rows)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
 def test_both_clipped_and_unclipped_records_were_among_them() -> None:
