@@ -27,7 +27,10 @@ HALF_RING = 2**31
 NOISE_ROOM = 9.0  # standard deviations of one firm's noise that fit its share of the ring
 MIN_NOISE_STEPS = 10.0  # smallest noise standard deviation, in grid steps
 CLIP_SLACK = 1e-5  # records are clipped to C (1 - CLIP_SLACK): float norms overshoot
-FLOAT_ERROR = 1e-6  # rho / C; float64 sums of <= 1e6 clipped gradients err by far less
+FLOAT_ERROR = 1e-6  # rho / C
+# Two float64 sums of B vectors of norm C are off by at most 2 B^2 2^-53 C together (Higham 2002,
+# section 4.2), which rho and CLIP_SLACK cover up to this B.
+MAX_BATCH_CAP = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,11 @@ class RingGrid:
             raise ConfigError(
                 f"a roster of {firms} with max_colluding {max_colluding} leaves fewer than 2 "
                 "honest firms to hide among; invite more firms or lower max_colluding"
+            )
+        if batch_cap > MAX_BATCH_CAP:
+            raise ConfigError(
+                f"{batch_cap} units of one firm in one release are more than {MAX_BATCH_CAP}, for "
+                "which the error of summing is paid: lower sampling_rate or max_records_per_firm"
             )
         # Room is measured in the noise that is really added, which grows with the step itself:
         # share step = batch_cap C + NOISE_ROOM noise_std, solved for the step.

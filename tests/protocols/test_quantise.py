@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 from greylag_protocols.errors import ConfigError, VerificationError
-from greylag_protocols.quantise import HALF_RING, RingGrid
+from greylag_protocols.quantise import CLIP_SLACK, FLOAT_ERROR, HALF_RING, MAX_BATCH_CAP, RingGrid
 
 SETTINGS = {"max_colluding": 3, "clip_norm": 1.5, "noise_multiplier": 4.0, "batch_cap": 200}
 
@@ -111,3 +111,11 @@ def test_norm_limit_by_hand():
     grid.decode(just_inside.view(np.uint32))
     with pytest.raises(VerificationError, match="did not cancel"):
         grid.decode((just_inside + np.int32(3)).view(np.uint32))
+
+
+def test_more_units_than_the_error_of_summing_is_paid_for_are_refused():
+    _grid(batch_cap=MAX_BATCH_CAP, noise_multiplier=1e3)
+    with pytest.raises(ConfigError, match="200001 units"):
+        _grid(batch_cap=MAX_BATCH_CAP + 1, noise_multiplier=1e3)
+    # What two sums can differ by, against what is paid for, in clip norms.
+    assert 2 * MAX_BATCH_CAP**2 * 2.0**-53 < FLOAT_ERROR + CLIP_SLACK
