@@ -6,26 +6,26 @@ import fcntl
 import logging
 import os
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import torch
-from greylag_protocols.errors import ConfigError, RefusedError
+from greylag_protocols.errors import ConfigError
 from greylag_protocols.membership import Membership, SignedMembership
-from greylag_protocols.messages import Round, parse_coordinator_message
 from greylag_protocols.terms import Terms
 
-from greylag_client.app import answer_frame, make_client_app, make_context
 from greylag_client.engine import make_engine
 from greylag_client.firm import FirmDirectory
+from greylag_client.gate import Gate
 from greylag_client.ledger import Ledger
 from greylag_client.link import keep_connected
+from greylag_client.local_door import AGENT_BYTES, LocalDoor, door_path
 from greylag_client.masks import PairwiseMasks
 from greylag_client.participant import Participant
 from greylag_client.policy import read_policy
@@ -58,15 +58,20 @@ class _Approvals:
         self.firm.memberships.store_revocation(envelope, membership)
 
 
+def identity_of(firm: FirmDirectory) -> Identity:
+    """Who speaks for a firm's directory."""
+    settings = firm.settings
+    return Identity(firm=settings.firm, consortium=settings.consortium, signer=firm.signer)
+
+
 def make_participant(firm: FirmDirectory, *, approve: str | None = None) -> Participant:
     """One firm's participant, from its directory.
 
     Raises:
         ConfigError: the directory or its policy is at fault.
     """
-    settings = firm.settings
     return Participant(
-        identity=Identity(firm=settings.firm, consortium=settings.consortium, signer=firm.signer),
+        identity=identity_of(firm),
         policy=read_policy(firm.policy_path),
         ledger=Ledger(firm.ledger_path),
         memberships=_Approvals(firm, approve),
@@ -106,32 +111,45 @@ def run_agents(roots: Sequence[Path], *, approve: str | None = None) -> None:
         for root in roots:
             firm = FirmDirectory.open(root)
             locks.enter_context(_only_agent(root))
-            participant = make_participant(firm, approve=approve)
-            thread = threading.Thread(
-                target=_serve, args=(firm, participant, stop), name=firm.settings.firm
-            )
-            threads.append(thread)
+            threads += make_threads(firm, make_participant(firm, approve=approve), stop)
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
 
-def _serve(firm: FirmDirectory, participant: Participant, stop: threading.Event) -> None:
-    app, context = make_client_app(participant), make_context()
+def make_threads(
+    firm: FirmDirectory, participant: Participant, stop: threading.Event
+) -> list[threading.Thread]:
+    """What one firm's agent has to do until ``stop`` is set, not yet started.
 
-    def answer(frame: bytes) -> bytes:
-        train = isinstance(parse_coordinator_message(frame), Round)
-        try:
-            return answer_frame(app, context, frame, train=train)
-        except sqlite3.Error as error:  # a damaged or locked file must not end the agent silently
-            raise RefusedError(
-                f"the ledger could not be read ({error})", refusal_class="protocol"
-            ) from None
+    An engine that policy does not allow is never dialled. The local door stands open all the same:
+    who knocks there is told that policy refuses, and not left to think that nobody is at home.
 
-    settings = firm.settings
-    logger.info("%s: agent for consortium %s started", settings.firm, settings.consortium)
-    keep_connected(f"{settings.host}:{settings.port}", firm.tls, answer, stop)
+    Raises:
+        ConfigError: the policy is at fault, or no socket can be made although policy allows it.
+    """
+    settings, policy = firm.settings, read_policy(firm.policy_path)
+    gate = Gate(identity_of(firm), policy, participant)
+    threads = []
+    if "grpc" in policy.engines:
+        address, answer = f"{settings.host}:{settings.port}", gate.answer_over("grpc")
+        dial = partial(keep_connected, address, firm.tls, answer, stop)
+        threads.append(threading.Thread(target=dial, name=settings.firm))
+    try:
+        answer, agent = gate.answer_over("flower"), os.urandom(AGENT_BYTES)
+        door = LocalDoor(door_path(firm.root), answer, agent=agent)
+        serve = partial(door.serve, stop)
+        threads.append(threading.Thread(target=serve, name=f"{settings.firm} (local door)"))
+    except ConfigError as error:
+        if "flower" in policy.engines:
+            raise
+        logger.info("%s: no local door: %s", settings.firm, error)
+    engines = ", ".join(policy.engines)
+    logger.info(
+        "%s: agent for consortium %s started (%s)", settings.firm, settings.consortium, engines
+    )
+    return threads
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from greylag_client.ledger import RunAccount
 from greylag_client.policy import Policy
 from greylag_client.session import Session
 
-MAX_WEIGHT = 1e4  # weights beyond this are no model; below it no gradient can overflow float64
+MAX_WEIGHT = 1e4  # weights beyond this are no model
 
 
 def check_progress(session: Session, account: RunAccount, message: Round, *, now_s: float) -> None:

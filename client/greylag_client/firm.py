@@ -132,7 +132,7 @@ class FirmDirectory:
             )
         try:
             value = tomllib.loads(read_file(path).decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested without end
             raise ConfigError(f"{path} is not TOML: {error}") from None
         settings = parse_as(FirmSettings, value, what=str(path))
         keys = root / "keys"

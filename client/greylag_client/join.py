@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -207,7 +208,7 @@ def _shows_pin(secured: ssl.SSLSocket, pin: str) -> bool:
         return False
     try:
         return spki_pin(x509.load_der_x509_certificate(encoded)) == pin
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         return False
 
 
@@ -319,13 +320,14 @@ def _check_certificate(
             .build_client_verifier()
         )
         verifier.verify(certificate, [])
-    except (ValueError, ChainError) as error:
+        names = [attribute.value for attribute in certificate.subject]
+        own = certificate.public_key() == key.public_key()
+    except (ValueError, ChainError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise VerificationError(
             f"the certificate that the lead issued does not hold ({error}); check this machine's "
             "clock, and tell the lead"
         ) from None
-    names = [attribute.value for attribute in certificate.subject]
-    if certificate.public_key() != key.public_key() or names != [firm]:
+    if not own or names != [firm]:
         raise VerificationError(
             f"the certificate that the lead issued is not for {firm!r} and its key; tell the lead"
         )

@@ -94,12 +94,11 @@ def _outgoing(outbox: "queue.SimpleQueue[bytes | None]") -> Iterator[bytes]:
 
 
 def _join_parcels(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    parts, size = [], 0
+    joined = bytearray()  # not a list, which chunks of a byte would make many times as large
     for chunk in chunks:
-        parts.append(chunk[1:])
-        size += len(chunk)
-        if not chunk or size > MAX_FRAME_BYTES:
+        joined += memoryview(chunk)[1:]
+        if not chunk or len(joined) > MAX_FRAME_BYTES:
             return
         if chunk[0]:
-            yield b"".join(parts)
-            parts, size = [], 0
+            yield bytes(joined)
+            joined = bytearray()

@@ -26,10 +26,10 @@ class PairwiseMasks:
     def agree(
         self, private_key: bytes, roster: Sequence[RosterKey], own: int, context: bytes
     ) -> ApplyMasks:
-        before = [masking.pair_key(private_key, item.key, context) for item in roster[:own]]
-        after = [masking.pair_key(private_key, item.key, context) for item in roster[own + 1 :]]
+        peers = [item.key for item in (*roster[:own], *roster[own + 1 :])]
+        keys = masking.pair_keys(private_key, peers, context)
 
         def apply(vector: NDArray[np.uint32]) -> None:
-            masking.add_masks(vector, add=after, subtract=before)
+            masking.add_masks(vector, add=keys[own:], subtract=keys[:own])
 
         return apply

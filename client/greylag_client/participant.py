@@ -118,7 +118,8 @@ class Participant:
         self._clock = clock
         self._sessions: dict[str, Session] = {}
         self._nonce = entropy(NONCE_BYTES).hex()  # of this start
-        self._vouched = False  # whether peers have confirmed this ledger since this start
+        # The largest max_colluding for which enough peers confirmed this ledger since this start.
+        self._vouched_for = 0
 
     def handle(self, message: CoordinatorMessage) -> FirmMessage:
         """Answer a message. Refusals tell the coordinator a class; the reason stays in this log."""
@@ -161,7 +162,7 @@ class Participant:
             raise VerificationError("other terms were accepted under this run id before")
         # Also for a run under way: the firm may have changed its mind since.
         self._policy.check_terms(terms)
-        if not self._peers_agree(offer, membership, needed=terms.privacy.max_colluding + 1):
+        if not self._peers_agree(offer, membership, terms.privacy.max_colluding):
             return Asking(run=offer.run, nonce=self._nonce)
         engine = self._load_engine(terms)
         if account is None:
@@ -198,17 +199,22 @@ class Participant:
             )
         return membership
 
-    def _peers_agree(self, offer: Offer, membership: Membership, *, needed: int) -> bool:
-        """Whether enough other firms vouch, since this start, that nothing is missing here."""
-        self._vouched = self._vouched or needed <= count_peers(
+    def _peers_agree(self, offer: Offer, membership: Membership, max_colluding: int) -> bool:
+        """Whether enough other firms vouch, since this start, that nothing is missing here.
+
+        Enough for one run need not be enough for another, whose noise is to survive more liars.
+        """
+        if max_colluding > self._vouched_for and max_colluding < count_peers(
             offer.peers,
             membership=membership,
             firm=self._identity.firm,
             nonce=self._nonce,
             tip=self._ledger.tip(),
             head_at=self._ledger.head_at,
-        )
-        return self._vouched
+            max_colluding=max_colluding,
+        ):
+            self._vouched_for = max_colluding
+        return max_colluding <= self._vouched_for
 
     def _reserve(self, terms: Terms, encoded: bytes, digest: bytes, membership: Membership) -> None:
         """Reserve the whole run's budget, with a signed acceptance."""

@@ -15,6 +15,7 @@ from pydantic import Field
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Delta = Annotated[float, Field(gt=0, lt=0.01)]
+Engine = Literal["grpc", "flower"]
 
 DEFAULT_POLICY = """\
 # This firm's own law. The agent obeys it; it is never sent to anybody.
@@ -33,6 +34,8 @@ max_roster_changes = 8        # per run: varying rosters let differences be esti
 
 # --- what is allowed ------------------------------------------------------------------------------
 units = ["record", "group", "firm"]   # leave only "group" or "firm" to demand those
+engines = ["grpc"]            # ways to the lead; "flower" lets the lead's code run beside this
+                              # firm's keys: read docs/flower.md before you add it
 paused = false                # true: refuse everything
 """
 
@@ -50,6 +53,7 @@ class Policy:
     min_colluding: Annotated[int, Field(ge=1)] = 1
     max_roster_changes: Annotated[int, Field(ge=0)] = 8
     units: tuple[Literal["record", "group", "firm"], ...] = ("record", "group", "firm")
+    engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = ("grpc",)
     paused: bool = False
 
     def check_terms(self, terms: Terms) -> None:
@@ -83,6 +87,17 @@ class Policy:
         if broken:
             raise RefusedError("policy.toml: " + "; ".join(broken), refusal_class="policy")
 
+    def check_engine(self, engine: Engine) -> None:
+        """Refuse whatever comes by an engine that this firm does not want.
+
+        Raises:
+            RefusedError: class ``policy``; names the rule.
+        """
+        if engine not in self.engines:
+            raise RefusedError(
+                f"policy.toml: engines does not allow {engine!r}", refusal_class="policy"
+            )
+
 
 def read_policy(path: Path) -> Policy:
     """The policy in a file.
@@ -97,6 +112,6 @@ def read_policy(path: Path) -> Policy:
             f"no policy at {path}; without one this firm takes part in nothing. Write one: at "
             "least `lifetime_epsilon = 10.0`"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
         raise ConfigError(f"{path.name}: not TOML: {error}") from None
     return parse_as(Policy, value, what=path.name)

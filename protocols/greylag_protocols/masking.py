@@ -13,7 +13,7 @@ pair's own keys are bound too, since different public keys can have the same sec
 otherwise repeat that firm's stream, with the other sign, and so take the mask off a third firm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -38,19 +38,28 @@ def public_key(private_key: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
 
 
-def pair_key(private_key: bytes, peer_public_key: bytes, context: bytes) -> bytes:
-    """The mask key that two firms share in one context, 32 bytes (AES-256).
+def pair_keys(private_key: bytes, peer_public_keys: Iterable[bytes], context: bytes) -> list[bytes]:
+    """The mask keys that a firm shares with each of its peers in one context, 32 bytes (AES-256).
 
     Raises:
-        VerificationError: the peer's key is not 32 bytes or of small order.
+        VerificationError: a peer's key is not 32 bytes or of small order.
     """
+    keys = []
     try:
         own = X25519PrivateKey.from_private_bytes(private_key)
-        shared = own.exchange(X25519PublicKey.from_public_bytes(peer_public_key))
+        own_public_key = own.public_key().public_bytes_raw()  # costs as much as an exchange: once
+        for peer in peer_public_keys:
+            shared = own.exchange(X25519PublicKey.from_public_bytes(peer))
+            pair = sorted([own_public_key, peer])
+            keys.append(derive_key(shared, context + b"".join(pair), MASK_TAG))
     except ValueError:
         raise VerificationError("a roster key is not a usable X25519 key") from None
-    pair = sorted([own.public_key().public_bytes_raw(), peer_public_key])
-    return derive_key(shared, context + b"".join(pair), MASK_TAG)
+    return keys
+
+
+def pair_key(private_key: bytes, peer_public_key: bytes, context: bytes) -> bytes:
+    """The mask key that two firms share in one context (see ``pair_keys``)."""
+    return pair_keys(private_key, [peer_public_key], context)[0]
 
 
 def add_masks(vector: NDArray[np.uint32], add: Sequence[bytes], subtract: Sequence[bytes]) -> None:

@@ -88,6 +88,16 @@ class Membership:
         own = operators.pop(self.lead, 0)
         return own + max(operators.values(), default=0)
 
+    def independent(self, firms: Iterable[str], max_colluding: int) -> int:
+        """The most of ``firms`` that could stand in one roster: those whom the lead and one further
+        operator run count up to ``max_colluding``. More than that many hold an honest firm."""
+        operators = Counter(self.member(name).operator for name in firms)
+        own = operators.pop(self.lead, 0)
+        return max(
+            leads + sum(min(count, max_colluding - leads) for count in operators.values())
+            for leads in range(min(own, max_colluding) + 1)
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedMembership:

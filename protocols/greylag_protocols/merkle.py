@@ -48,6 +48,17 @@ def prove_inclusion(leaf_hashes: Sequence[bytes], index: int) -> list[bytes]:
     return [*prove_inclusion(leaf_hashes[at:], index - at), root_of(leaf_hashes[:at])]
 
 
+def prove_all(leaf_hashes: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]]]:
+    """The root over leaf hashes, and every leaf's inclusion proof, with each node hashed once."""
+    if len(leaf_hashes) <= 1:
+        return root_of(leaf_hashes), [()] * len(leaf_hashes)
+    at = _split(len(leaf_hashes))
+    left, left_proofs = prove_all(leaf_hashes[:at])
+    right, right_proofs = prove_all(leaf_hashes[at:])
+    proofs = [(*proof, right) for proof in left_proofs] + [(*proof, left) for proof in right_proofs]
+    return hash_node(left, right), proofs
+
+
 def verify_inclusion(
     leaf_hash: bytes, *, index: int, size: int, proof: Sequence[bytes], root: bytes
 ) -> None:

@@ -5,8 +5,9 @@ A firm that has just started, and may have been restored from an old copy withou
 others before it hands out keys: each signs the last entry that it saw of the asker, together with
 the asker's nonce, so that no old answer can be shown again.
 
-``needed`` answers are enough: of ``max_colluding + 1`` other firms at least one is honest. What no
-honest firm saw, none can tell: entries show with the next key batch, 64 attempts later at most.
+``max_colluding + 1`` answers are enough, from firms that could stand in one roster: at least one of
+them is honest. What no honest firm saw, none can tell: entries show with the next key batch, 64
+attempts later at most.
 """
 
 from collections.abc import Callable, Iterable
@@ -73,8 +74,12 @@ def count_peers(
     nonce: str,
     tip: ChainTip,
     head_at: Callable[[int], bytes | None],
+    max_colluding: int,
 ) -> int:
     """How many other firms vouch that ``firm``'s ledger holds all that they saw of it.
+
+    Only firms that could stand in one roster count: an operator may run more members than ever
+    stand in a roster, and would vouch with all of them.
 
     Args:
         nonce: the one that ``firm`` asked with.
@@ -97,4 +102,4 @@ def count_peers(
                 "elsewhere. Take part in nothing until that is cleared up"
             )
         vouched.add(seen.firm)
-    return len(vouched)
+    return membership.independent(vouched, max_colluding)

@@ -43,7 +43,7 @@ def parse_plan(text: str) -> Plan:
     """
     try:
         value = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of 5,000 digits, too
         raise ConfigError(f"the plan is not TOML: {error}") from None
     plan = parse_as(Plan, value, what="plan")
     _check_data(plan.data)

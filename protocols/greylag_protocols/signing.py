@@ -8,6 +8,7 @@ around the payload either, yet chains and the log hash it: so it has one accepte
 added), and whoever passes an entry on cannot change its hash while its signature still holds.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,6 +48,9 @@ class Statement:
     subject: str
     digest: bytes
     predicate: dict[str, Any]
+
+
+PARSED = 64  # an entry is looked at several times on its way; it is parsed once
 
 
 class Ed25519Signer:
@@ -118,6 +122,7 @@ def verify_statement(envelope: bytes, public_key: bytes, kind: str) -> Statement
     return statement
 
 
+@functools.lru_cache(maxsize=PARSED)
 def parse_statement(envelope: bytes) -> Statement:
     """The statement in an envelope, **unverified**: to find out whose key to check it with."""
     value = parse_json(_parse_envelope(envelope).payload, max_bytes=MAX_ENVELOPE_BYTES)
@@ -144,6 +149,7 @@ def parse_statement(envelope: bytes) -> Statement:
     )
 
 
+@functools.lru_cache(maxsize=PARSED)
 def _parse_envelope(envelope: bytes) -> Envelope:
     value = parse_json(envelope, max_bytes=MAX_ENVELOPE_BYTES)
     try:

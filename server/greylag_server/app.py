@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from greylag_server.coordinator import Coordinator
 from greylag_server.flight import Send
-from greylag_server.grid_messages import node_id, same_firm, unwrap, wrap
+from greylag_server.grid_messages import firm_part, node_id, unwrap, wrap
 
 TRAIN, QUERY = "train", "query"
 
@@ -66,7 +66,7 @@ class _Loop:
         self._coordinator = coordinator
         self._patience = patience
         self._watch = watch
-        self._names = {node_id(name): name for name in coordinator.members}
+        self._names = {firm_part(node_id(name)): name for name in coordinator.members}
         self._online: dict[int, str] = {}
         self._pending: dict[str, str] = {}
 
@@ -99,11 +99,8 @@ class _Loop:
 
     def _look(self) -> list[Send]:
         """Agents that came or went since the last look."""
-        present = {}
-        for node in self._grid.get_node_ids():
-            name = next((n for known, n in self._names.items() if same_firm(known, node)), None)
-            if name is not None:
-                present[node] = name
+        nodes = ((node, self._names.get(firm_part(node))) for node in self._grid.get_node_ids())
+        present = {node: name for node, name in nodes if name is not None}
         sends: list[Send] = []
         gone = self._online.keys() - present.keys()
         came = present.keys() - self._online.keys()

@@ -169,7 +169,7 @@ def load_certificate(pem: bytes) -> x509.Certificate:
     """
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise ConfigError("a certificate is damaged; restore the keys directory") from None
 
 
@@ -198,7 +198,7 @@ def _checked_csr_key(csr_pem: str, firm: str) -> ec.EllipticCurvePublicKey:
         csr = x509.load_pem_x509_csr(csr_pem.encode())
         key, valid = csr.public_key(), csr.is_signature_valid
         subject = [(attribute.oid, attribute.value) for attribute in csr.subject]
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise VerificationError("the certificate request is not one that can be read") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
         raise VerificationError("the certificate request is not for an EC P-256 key")

@@ -161,7 +161,7 @@ class Consortium:
             )
         try:
             value = tomllib.loads(_read(path).decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested without end
             raise ConfigError(f"{path} is not TOML: {error}") from None
         settings = parse_as(ConsortiumSettings, value, what=str(path))
         keys = root / "keys"

@@ -3,6 +3,9 @@
 On the stream, each gRPC message is ``flag (1) | bytes``; flag 1 ends a parcel. A parcel is
 ``message id (16) | frame``. Parcels of one direction follow one another and never interleave. A
 firm is who its TLS certificate says; a second connection of a firm replaces the first.
+
+A round goes to all firms at once: its chunks exist once for all of them, after a first one with the
+message id; and gRPC, which copies and encrypts them, gets those of ``SENDERS`` firms at a time.
 """
 
 import logging
@@ -33,6 +36,8 @@ CHUNK_BYTES = 1 << 20
 ID_BYTES = 16
 MAX_CONNECTIONS = 1024
 PULL_WAIT_S = 0.05
+SENDERS = 16
+SENDER_WAIT_S = 5.0  # then a parcel goes all the same: slow firms must not keep others waiting
 OPTIONS = [
     ("grpc.max_receive_message_length", CHUNK_BYTES + 64),
     ("grpc.keepalive_time_ms", 10_000),
@@ -48,7 +53,7 @@ class _Session:
 
     firm: str
     node: int
-    outbox: "queue.SimpleQueue[bytes | None]" = field(default_factory=queue.SimpleQueue)
+    outbox: "queue.SimpleQueue[list[bytes] | None]" = field(default_factory=queue.SimpleQueue)
     pending: dict[bytes, Message] = field(default_factory=dict)
 
 
@@ -70,6 +75,7 @@ class GrpcGrid(FrameGrid):
         self._lock = threading.Condition()
         self._sessions: dict[int, _Session] = {}
         self._connections = 0
+        self._senders = threading.Semaphore(SENDERS)
         self._replies: dict[str, Message] = {}
         credentials = grpc.ssl_server_credentials(
             [(key, certificate)], root_certificates=ca, require_client_auth=True
@@ -103,6 +109,7 @@ class GrpcGrid(FrameGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids = []
+        frame, chunks = b"", list(split_parcel(b""))
         for message in messages:
             key = message.metadata.message_id
             ids.append(key)
@@ -113,7 +120,10 @@ class GrpcGrid(FrameGrid):
                     continue
                 parcel_id = uuid.UUID(key).bytes
                 session.pending[parcel_id] = message
-            session.outbox.put(parcel_id + unwrap(message))
+            if unwrap(message) is not frame:
+                frame = unwrap(message)
+                chunks = list(split_parcel(frame))
+            session.outbox.put([b"\x00" + parcel_id, *chunks])
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -153,7 +163,13 @@ class GrpcGrid(FrameGrid):
         reader.start()
         try:
             while (parcel := session.outbox.get()) is not None:
-                yield from split_parcel(parcel)
+                in_turn = self._senders.acquire(timeout=SENDER_WAIT_S)
+                try:
+                    yield from parcel
+                finally:
+                    if in_turn:
+                        self._senders.release()
+                del parcel  # or it would stay until the next one
         finally:
             self._close(session)
 
@@ -186,21 +202,25 @@ class GrpcGrid(FrameGrid):
     def _read(self, session: _Session, chunks: Iterator[bytes]) -> None:
         try:
             for parcel in join_parcels(chunks, limit=self._max_frame_bytes):
-                parcel_id = parcel[:ID_BYTES]
-                with self._lock:
-                    message = session.pending.pop(parcel_id, None)
-                    if message is not None:
-                        reply = wrap_reply(parcel[ID_BYTES:], message)
-                        self._replies[message.metadata.message_id] = reply
-                        self._lock.notify_all()
+                parcel_id, frame = parcel[:ID_BYTES], parcel[ID_BYTES:]
+                del parcel
+                self._take_reply(session, parcel_id, frame)
+                del frame
         except (grpc.RpcError, ValueError) as error:
             logger.info("%s: %s", session.firm, error or type(error).__name__)
         finally:
             session.outbox.put(None)
 
+    def _take_reply(self, session: _Session, parcel_id: bytes, frame: bytes) -> None:
+        with self._lock:
+            message = session.pending.pop(parcel_id, None)
+            if message is not None:
+                self._replies[message.metadata.message_id] = wrap_reply(frame, message)
+                self._lock.notify_all()
+
 
 def split_parcel(parcel: bytes) -> Iterator[bytes]:
-    """A parcel as stream chunks."""
+    """A parcel, or the rest of one, as stream chunks."""
     view = memoryview(parcel)
     for start in range(0, max(1, len(view)), CHUNK_BYTES - 1):
         last = start + CHUNK_BYTES - 1 >= len(view)
@@ -213,14 +233,17 @@ def join_parcels(chunks: Iterator[bytes], *, limit: int) -> Iterator[bytes]:
     Raises:
         ValueError: a parcel longer than ``limit``, or an empty chunk.
     """
-    parts, size = [], 0
+    joined = bytearray()  # not a list, which chunks without content would lengthen without end
     for chunk in chunks:
         if not chunk:
             raise ValueError("an empty chunk")
-        parts.append(chunk[1:])
-        size += len(chunk) - 1
-        if size > limit:
+        if len(joined) + len(chunk) - 1 > limit:
             raise ValueError(f"a message longer than {limit} bytes")
+        if not chunk[0] or joined:
+            joined += memoryview(chunk)[1:]
         if chunk[0]:
-            yield b"".join(parts)
-            parts, size = [], 0
+            parcel = bytes(joined) if joined else chunk[1:]
+            joined = bytearray()
+            del chunk  # what was handed on must not stay here until the next one comes
+            yield parcel
+            del parcel

@@ -31,9 +31,14 @@ def node_id(firm: str, connection: int = 0) -> int:
     return int.from_bytes(digest[:6], "big") * CONNECTIONS + connection % CONNECTIONS
 
 
+def firm_part(node: int) -> int:
+    """What the node ids of all connections of one firm have in common."""
+    return node // CONNECTIONS
+
+
 def same_firm(first: int, second: int) -> bool:
     """Whether two node ids are connections of one firm."""
-    return first // CONNECTIONS == second // CONNECTIONS
+    return firm_part(first) == firm_part(second)
 
 
 def wrap(frame: bytes, node: int, message_type: str) -> Message:

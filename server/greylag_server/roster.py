@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from greylag_protocols import log
 from greylag_protocols.errors import VerificationError
-from greylag_protocols.keys import VerifiedBatch, batch_leaves, prove_key, verify_batch
+from greylag_protocols.keys import VerifiedBatch, batch_leaves, verify_batch
 from greylag_protocols.log import ChainTip
 from greylag_protocols.membership import Membership
-from greylag_protocols.merkle import root_of
+from greylag_protocols.merkle import prove_all
 from greylag_protocols.messages import SignedBatch
 from greylag_protocols.round import RosterKey
 from greylag_protocols.signing import parse_statement
@@ -33,6 +33,7 @@ class Firm:
     batch: VerifiedBatch | None = None
     statement: bytes = b""
     keys: tuple[bytes, ...] = ()
+    proofs: Sequence[tuple[bytes, ...]] = ()
 
     @property
     def able(self) -> bool:
@@ -47,12 +48,8 @@ class Firm:
         """Its key for ``attempt``, with the proof."""
         if self.batch is None or not self.has_key(attempt):
             raise VerificationError(f"{self.name} has no key for attempt {attempt}")
-        first = self.batch.facts.first
-        return RosterKey(
-            firm=self.name,
-            key=self.keys[attempt - first],
-            proof=prove_key(self.keys, first, attempt),
-        )
+        index = attempt - self.batch.facts.first
+        return RosterKey(firm=self.name, key=self.keys[index], proof=self.proofs[index])
 
     def take_batch(self, signed: SignedBatch, *, run: str, membership: Membership) -> None:
         """Check and keep new one-time keys.
@@ -65,9 +62,11 @@ class Firm:
         expected = (self.name, run, membership.consortium, membership.epoch, len(signed.keys))
         if (facts.firm, facts.run, facts.consortium, facts.epoch, facts.size) != expected:
             raise VerificationError("a key batch for another firm, run or membership")
-        if root_of(batch_leaves(signed.keys, facts.first)) != batch.root:
+        root, proofs = prove_all(batch_leaves(signed.keys, facts.first))
+        if root != batch.root:
             raise VerificationError("a key batch whose keys do not lead to its root")
-        self.batch, self.statement, self.keys = batch, signed.statement, signed.keys
+        self.batch, self.statement = batch, signed.statement
+        self.keys, self.proofs = signed.keys, proofs
 
     def follow(self, entries: Iterable[bytes]) -> tuple[ChainTip, list[bytes]]:
         """The tip after ``entries``, and those of them that are new to the log."""

@@ -83,6 +83,15 @@ def make_coordinator(store: Store, consortium: Consortium, record: RunRecord) ->
     )
 
 
+def log_epoch(store: Store, signed: SignedMembership) -> None:
+    """Every membership epoch is in the log, once."""
+    digest = parse_statement(signed.statement).digest
+    with store.transaction():
+        if store.artefact(digest) is None:
+            store.append([signed.statement])
+            store.keep(digest, signed.document)
+
+
 class Service:
     """The lead's server. ``start`` binds the ports; ``run_forever`` works until ``stop`` is set.
 
@@ -103,7 +112,9 @@ class Service:
             certificate=self._consortium.server_cert_pem,
             max_frame_bytes=MAX_FRAME_BYTES,
         )
-        self._enrolment = Enrolment(self._consortium, on_epoch=self._log_epoch)
+        self._enrolment = Enrolment(
+            self._consortium, on_epoch=lambda signed: log_epoch(self._store, signed)
+        )
         self._enrolment_server = EnrolmentServer(self._consortium, self._enrolment)
 
     @property
@@ -119,14 +130,6 @@ class Service:
             self._grid.stop()
             raise
         self._enrolment.deliver_epochs()
-
-    def _log_epoch(self, signed: SignedMembership) -> None:
-        """Every membership epoch is in the log, once."""
-        digest = parse_statement(signed.statement).digest
-        with self._store.transaction():
-            if self._store.artefact(digest) is None:
-                self._store.append([signed.statement])
-                self._store.keep(digest, signed.document)
 
     def run_forever(self, stop: threading.Event, watch: Callable[[Coordinator], None]) -> None:
         """Take up queued and half-done runs, one after the other."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from consortium_in_memory import make_terms
-from greylag_client.policy import DEFAULT_POLICY, Policy, read_policy
+from greylag_client.policy import DEFAULT_POLICY, Engine, Policy, read_policy
 from greylag_protocols.errors import ConfigError, RefusedError
 
 TERMS = make_terms()
@@ -33,6 +33,26 @@ def test_each_rule_refuses(policy: Policy, rule: str) -> None:
         policy.check_terms(TERMS)
     assert caught.value.refusal_class == "policy"
     assert ";" not in str(caught.value)  # that rule alone
+
+
+@pytest.mark.parametrize(
+    ("engines", "allowed", "refused"),
+    [
+        (FITTING.engines, ["grpc"], ["flower"]),
+        (("flower",), ["flower"], ["grpc"]),
+        (("flower", "grpc"), ["grpc", "flower"], []),
+    ],
+)
+def test_an_engine_must_be_listed(
+    engines: tuple[Engine, ...], allowed: list[Engine], refused: list[Engine]
+) -> None:
+    policy = replace(FITTING, engines=engines)
+    for engine in allowed:
+        policy.check_engine(engine)
+    for engine in refused:
+        with pytest.raises(RefusedError, match=f"engines does not allow '{engine}'") as caught:
+            policy.check_engine(engine)
+        assert caught.value.refusal_class == "policy"
 
 
 def test_a_refusal_names_every_broken_rule() -> None:
@@ -72,6 +92,8 @@ def test_a_missing_file_means_no_part_in_anything(tmp_path: Path) -> None:
         ("lifetime_epsilon = 10.0\nmin_colluding = 0", "min_colluding"),
         ("lifetime_epsilon = 10.0\nmax_delta = 0.1", "max_delta"),
         ("lifetime_epsilon = 10.0\nunits = ['row']", "units"),
+        ("lifetime_epsilon = 10.0\nengines = ['carrier pigeon']", "engines"),
+        ("lifetime_epsilon = 10.0\nengines = []", "engines"),
         ("lifetime_epsilon = 10.0\npaused = 'no'", "paused"),
         ("lifetime_epsilon = ", "policy.toml: not TOML"),
     ],

@@ -186,6 +186,12 @@ def test_a_batch_of_no_keys_or_too_many_is_refused(keys):
         parse_firm_message(message.encode())
 
 
+def test_a_contribution_without_a_vector_is_refused():
+    header, _ = parse_frame(FIRM_MESSAGES[2].encode())
+    with pytest.raises(VerificationError, match="needs a vector"):
+        parse_firm_message(pack_frame(header))
+
+
 def test_a_contribution_costs_four_bytes_a_weight():
     vector = np.zeros(100_000, np.uint32)
     encoded = Contribution(

@@ -48,9 +48,15 @@ def _seen(by="b", seq=8, head=None, signer=None, **changes):
     return seen.sign(signer or SIGNERS[by], head)
 
 
-def _count(*statements, tip=TIP):
+def _count(*statements, tip=TIP, membership=MEMBERSHIP, max_colluding=3):
     return count_peers(
-        statements, membership=MEMBERSHIP, firm="a", nonce=NONCE, tip=tip, head_at=HEADS.get
+        statements,
+        membership=membership,
+        firm="a",
+        nonce=NONCE,
+        tip=tip,
+        head_at=HEADS.get,
+        max_colluding=max_colluding,
     )
 
 
@@ -58,6 +64,33 @@ def test_firms_that_saw_no_more_than_is_there_vouch():
     assert _count(_seen("b"), _seen("c", seq=3), _seen("d", seq=0)) == 3
     assert _count() == 0
     assert _count(_seen("b"), _seen("b", seq=2)) == 1  # one firm, one word
+
+
+def test_an_operators_firms_count_as_far_as_they_could_stand_in_one_roster():
+    hosted = [dataclasses.replace(item, operator="host") for item in MEMBERSHIP.members[1:]]
+    membership = dataclasses.replace(MEMBERSHIP, members=(MEMBERSHIP.members[0], *hosted))
+    words = [_seen(name) for name in "bcd"]
+    for max_colluding in (1, 2, 3):
+        found = _count(*words, membership=membership, max_colluding=max_colluding)
+        assert found == max_colluding  # never more than may collude: nobody honest is shown
+    led = dataclasses.replace(membership, lead="host")
+    assert _count(*words, membership=led, max_colluding=2) == 2
+
+
+def test_independent_firms_by_hand():
+    def independent(operators, max_colluding, lead="lead"):
+        members = tuple(
+            dataclasses.replace(MEMBERSHIP.members[0], name=f"f-{index}", operator=operator)
+            for index, operator in enumerate(operators)
+        )
+        membership = dataclasses.replace(MEMBERSHIP, lead=lead, members=members)
+        return membership.independent([item.name for item in members], max_colluding)
+
+    assert independent([], 2) == 0
+    assert independent(["a", "b", "c"], 1) == 3
+    assert independent(["a", "a", "a", "b"], 2) == 3
+    assert independent(["lead", "lead", "a", "b"], 1) == 2  # the lead's or one other's, not both
+    assert independent(["lead", "a", "b"], 2) == 3
 
 
 @pytest.mark.parametrize(

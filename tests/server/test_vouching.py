@@ -93,3 +93,16 @@ def test_forged_words_are_refused(consortium: Consortium, vouching: Vouching) ->
     vouching.take("firm-c", statements)  # passed on by another: not its own word
     vouching.take("firm-b", statements)
     assert vouching.ready() == {}
+
+
+def test_firms_of_one_operator_do_not_make_each_others_answers_enough(memory_path: Path) -> None:
+    host = {f"firm-{letter}": "host" for letter in "bcde"}
+    consortium = Consortium(memory_path, terms=make_terms(), firms=6, operators=host)
+    vouching = Vouching("small-1", membership=consortium.membership, needed=2)
+    vouching.open("firm-a", NONCES["firm-a"])
+    for peer, ask in vouching.asks(list(host)):
+        vouching.take(peer, answer(consortium, peer, ask))
+    assert vouching.ready() == {}
+    ((peer, ask),) = vouching.asks(["firm-f"])
+    vouching.take(peer, answer(consortium, peer, ask))
+    assert "firm-a" in vouching.ready()
