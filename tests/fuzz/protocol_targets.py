@@ -101,6 +101,7 @@ def _peers(envelope: bytes) -> object:
         nonce=seeds.NONCE,
         tip=log.ChainTip(seq=1, head=bytes(32)),
         head_at=lambda _: bytes(32),
+        max_colluding=1,
     )
 
 

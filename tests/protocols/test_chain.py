@@ -14,6 +14,7 @@ from greylag_protocols.log import (
     sign_receipt,
     sign_refusal,
     sign_round,
+    sign_start,
     sign_void,
     sum_digest,
     verify_chained,
@@ -144,3 +145,14 @@ def test_a_refusal_tells_its_class_alone(firm):
     envelope = sign_refusal(firm, firm="a", run="r-1", refusal_class="policy")
     statement = verify_statement(envelope, firm.public_key, "refusal/v1")
     assert statement.predicate == {"firm": "a", "class": "policy"}
+
+
+def test_the_start_names_whose_acceptances_seed_the_weights(lead):
+    entries = [b"two", b"one"]
+    envelope = sign_start(
+        lead, run="r-1", terms=b"\x06" * 32, acceptances=entries, state=b"\x07" * 32
+    )
+    statement = verify_statement(envelope, lead.public_key, "start/v1")
+    assert statement.digest == b"\x06" * 32
+    heads = sorted(entry_head(entry).hex() for entry in entries)
+    assert statement.predicate == {"run": "r-1", "acceptances": heads, "state": "07" * 32}

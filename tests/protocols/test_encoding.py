@@ -274,3 +274,31 @@ def test_every_round_field_is_in_the_header_only_once():
         *("run", "round_number", "attempt", "log_size", "log_root", "roster", "seen", "keys"),
         *("proofs", "batches", "weights"),
     }
+
+
+def test_documents_that_cost_more_than_they_are_worth_are_refused():
+    keys = {f"k{index}": 0 for index in range(encoding.MAX_KEYS)}
+    assert parse_json(json.dumps(keys).encode()) == keys
+    with pytest.raises(VerificationError, match="1025 keys"):
+        parse_json(json.dumps(keys | {"one": 0}).encode())
+    values = [0] * (encoding.MAX_VALUES - 1)
+    assert parse_json(json.dumps(values).encode()) == values
+    with pytest.raises(VerificationError, match="more than 262144 values"):
+        parse_json(json.dumps([*values, 0]).encode())
+
+
+@dataclasses.dataclass
+class _Numbers:
+    numbers: tuple[int, ...]
+
+
+def test_a_long_list_is_left_at_its_first_fault():
+    """Noting every fault would take a thousand times the memory of the list."""
+    short, long = ["x"] * 20, ["x"] * 10_000
+    with pytest.raises(ConfigError, match=r"numbers\.7.*and 12 more"):
+        encoding.parse_as(_Numbers, {"numbers": short}, what="test")
+    for _ in range(2):
+        with pytest.raises(ConfigError) as caught:
+            encoding.parse_as(_Numbers, {"numbers": long}, what="test")
+        assert "numbers.0" in str(caught.value)
+        assert "more" not in str(caught.value)

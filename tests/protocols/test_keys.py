@@ -35,6 +35,7 @@ def test_every_key_of_a_batch_verifies_for_its_own_attempt_only(firm):
     batch = verify_batch(_batch(firm), firm.public_key)
     assert batch.facts.attempts == range(5, 16)
     assert (batch.facts.firm, batch.facts.seq, batch.facts.head) == ("a", 7, "08" * 32)
+    assert batch.facts.tip == ChainTip(seq=7, head=b"\x08" * 32)
     assert claimed_firm(_batch(firm)) == "a"
     for offset, key in enumerate(KEYS):
         proof = prove_key(KEYS, FIRST, FIRST + offset)

@@ -5,6 +5,7 @@ from greylag_protocols.merkle import (
     EMPTY_ROOT,
     Frontier,
     hash_leaf,
+    prove_all,
     prove_inclusion,
     root_of,
     verify_inclusion,
@@ -109,3 +110,11 @@ def test_checkpoint_text():
     checkpoint = Checkpoint(origin="glass/log", size=8, root=bytes.fromhex(ROOTS[-1]))
     assert checkpoint.text() == "glass/log\n8\nXcnaeacGWamtVZy3Ad7ZoqudgjqtL0lgz+Nw7/RgQyg=\n"
     assert Checkpoint.empty("x").text().startswith("x\n0\n47DEQpj8HBSa")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 5, 8, 13, 64])
+def test_all_proofs_at_once_are_those_one_by_one(size):
+    leaves = [hash_leaf(bytes([index])) for index in range(size)]
+    root, proofs = prove_all(leaves)
+    assert root == root_of(leaves)
+    assert proofs == [tuple(prove_inclusion(leaves, index)) for index in range(size)]

@@ -277,3 +277,13 @@ def test_initial_seed_depends_on_every_acceptance_but_not_on_their_order():
         initial_seed(bytes(32), [one + two]),
     }
     assert len(others | {seed}) == 5
+
+
+def test_a_round_message_is_about_one_attempt():
+    attempt = ROUND.attempt_under(b"\x01" * 32, origin="glass")
+    assert attempt.firms == ROUND.roster
+    assert [item.key for item in attempt.roster] == list(ROUND.keys)
+    assert (attempt.round_number, attempt.attempt) == (4, 5)
+    assert attempt.checkpoint == Checkpoint(origin="glass", size=77, root=b"\x0a" * 32)
+    other = dataclasses.replace(ROUND, weights=np.ones(4, np.float32))
+    assert other.attempt_under(b"\x01" * 32, origin="glass").context() != attempt.context()

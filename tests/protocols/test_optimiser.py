@@ -91,17 +91,6 @@ def test_the_step_equals_a_plain_loop_bit_by_bit(rule):
     assert state.average.tobytes() == struct.pack(f"={size}d", *averages)
 
 
-def test_adam_agrees_with_torch():
-    torch = pytest.importorskip("torch")
-    rule = dataclasses.replace(RULE, schedule="constant")
-    weights = torch.from_numpy(initial_weights(b"seed", PARAMETERS).copy()).requires_grad_()
-    optimiser = torch.optim.Adam([weights], lr=0.003, betas=(0.9, 0.999), eps=1e-8)
-    for integers in _sums(5):
-        weights.grad = torch.from_numpy(integers.astype(np.float64) * GRID_STEP / DENOMINATOR)
-        optimiser.step()
-    assert np.allclose(_run(rule).weights, weights.detach().numpy(), rtol=0, atol=1e-12)
-
-
 def test_a_positive_gradient_lowers_the_weight():
     state = ModelState.start(np.zeros(2))
     for rule in (RULE, MOMENTUM):

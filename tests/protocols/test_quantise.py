@@ -119,3 +119,13 @@ def test_more_units_than_the_error_of_summing_is_paid_for_are_refused():
         _grid(batch_cap=MAX_BATCH_CAP + 1, noise_multiplier=1e3)
     # What two sums can differ by, against what is paid for, in clip norms.
     assert 2 * MAX_BATCH_CAP**2 * 2.0**-53 < FLOAT_ERROR + CLIP_SLACK
+
+
+def test_noise_that_does_not_fit_the_ring_is_refused():
+    with pytest.raises(ConfigError, match="does not fit the ring"):
+        _grid(firms=10_000, dimension=20_000_000, noise_multiplier=1e4)
+
+
+def test_noise_finer_than_the_grid_is_refused():
+    with pytest.raises(ConfigError, match="grid steps wide"):
+        _grid(firms=9_000, batch_cap=200_000, noise_multiplier=0.3, max_colluding=1)

@@ -34,3 +34,10 @@ def test_a_classification_has_one_target():
     two = seeds.PLANS["group"].replace(target, f"{target}, {target.replace('y', 'z', 1)}")
     with pytest.raises(ConfigError, match="exactly one target"):
         parse_plan(two)
+
+
+def test_the_step_is_the_plans(by_unit):
+    terms = by_unit["group"]
+    rule, training = terms.step_rule, terms.training
+    assert (rule.optimiser, rule.rounds) == (training.optimiser, training.rounds)
+    assert (rule.learning_rate, rule.ema) == (training.learning_rate, training.ema)
