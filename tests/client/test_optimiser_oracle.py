@@ -1,10 +1,12 @@
-"""The deterministic step against torch's Adam: the same mathematics, within rounding."""
+"""The protocol core against torch: Adam's mathematics within rounding, and the order of tensors."""
 
 import numpy as np
 import torch
 from greylag_protocols.optimiser import ModelState, StepRule, take_step
+from greylag_protocols.parameters import dimension, mlp_parameters, split
 
 DIMENSION, GRID_STEP, DENOMINATOR = 40, 1.25e-6, 3600.0
+PARAMETERS = mlp_parameters(inputs=3, hidden=[5, 4], outputs=2)
 RULE = StepRule(
     optimiser="adam",
     learning_rate=0.003,
@@ -29,3 +31,21 @@ def test_adam_agrees_with_torch() -> None:
         weights.grad = torch.from_numpy(integers.astype(np.float64) * GRID_STEP / DENOMINATOR)
         optimiser.step()
     np.testing.assert_allclose(state.weights, weights.detach().numpy(), rtol=0, atol=1e-12)
+
+
+def test_parameters_follow_torch() -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Linear(3, 5),
+        torch.nn.Tanh(),
+        torch.nn.Linear(5, 4),
+        torch.nn.Tanh(),
+        torch.nn.Linear(4, 2),
+    )
+    theirs = [(name, tuple(tensor.shape)) for name, tensor in module.named_parameters()]
+    assert [(item.name, item.shape) for item in PARAMETERS] == theirs
+    flat = torch.nn.utils.parameters_to_vector(module.parameters()).detach().numpy()
+    tensors = split(flat, PARAMETERS)
+    assert len(flat) == dimension(PARAMETERS)
+    for name, tensor in module.named_parameters():
+        assert np.array_equal(tensors[name], tensor.detach().numpy())
+        assert np.shares_memory(tensors[name], flat)

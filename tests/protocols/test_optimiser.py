@@ -130,25 +130,6 @@ def test_the_state_digest_covers_every_field():
     assert len(seen) == 1 + len(dataclasses.fields(state))
 
 
-def test_parameters_follow_torch():
-    torch = pytest.importorskip("torch")
-    module = torch.nn.Sequential(
-        torch.nn.Linear(3, 5),
-        torch.nn.Tanh(),
-        torch.nn.Linear(5, 4),
-        torch.nn.Tanh(),
-        torch.nn.Linear(4, 2),
-    )
-    theirs = [(name, tuple(tensor.shape)) for name, tensor in module.named_parameters()]
-    assert [(item.name, item.shape) for item in PARAMETERS] == theirs
-    flat = torch.nn.utils.parameters_to_vector(module.parameters()).detach().numpy()
-    tensors = split(flat, PARAMETERS)
-    assert len(flat) == dimension(PARAMETERS)
-    for name, tensor in module.named_parameters():
-        assert np.array_equal(tensors[name], tensor.detach().numpy())
-        assert np.shares_memory(tensors[name], flat)
-
-
 def test_initial_weights_stay_in_their_bounds():
     parameters = mlp_parameters(inputs=30, hidden=[400], outputs=3)
     weights = initial_weights(b"x", parameters)
