@@ -4,7 +4,7 @@ import time
 
 from flwr.app import ConfigRecord, Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
-from greylag_protocols.messages import parse_coordinator_message
+from greylag_protocols.messages import Round, parse_coordinator_message
 
 from greylag_client.participant import Participant
 
@@ -27,7 +27,7 @@ def make_client_app(participant: Participant) -> ClientApp:
         request = parse_coordinator_message(frame if isinstance(frame, bytes) else b"")
         reply = participant.handle(request).encode()
         wait_s = participant.reply_offset_s(request.run) - (time.monotonic() - started_s)
-        if message.metadata.message_type == "train" and wait_s > 0:
+        if isinstance(request, Round) and wait_s > 0:
             time.sleep(wait_s)
         return Message(RecordDict({RECORD: ConfigRecord({FIELD: reply})}), reply_to=message)
 
