@@ -22,8 +22,8 @@ from greylag_protocols.messages import (
     Round,
     Seen,
     SignedBatch,
-    parse_firm_message,
 )
+from greylag_protocols.parsing import parse_firm_message
 from greylag_protocols.signing import parse_statement
 
 ALL = ("firm-a", "firm-b", "firm-c", "firm-d")

@@ -4,7 +4,8 @@ import time
 
 from flwr.app import ConfigRecord, Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
-from greylag_protocols.messages import Round, parse_coordinator_message
+from greylag_protocols.messages import Round
+from greylag_protocols.parsing import parse_coordinator_message
 
 from greylag_client.participant import Participant
 

@@ -12,7 +12,8 @@ from functools import partial
 
 from greylag_protocols import log
 from greylag_protocols.errors import RefusedError
-from greylag_protocols.messages import CoordinatorMessage, Refusal, Round, parse_coordinator_message
+from greylag_protocols.messages import CoordinatorMessage, Refusal, Round
+from greylag_protocols.parsing import parse_coordinator_message
 
 from greylag_client.app import answer_frame, make_client_app, make_context
 from greylag_client.link import Answer

@@ -31,11 +31,10 @@ from greylag_protocols.messages import (
     Refusal,
     Round,
     Seen,
-    parse_coordinator_message,
-    parse_firm_message,
 )
 from greylag_protocols.optimiser import ModelState, take_step
 from greylag_protocols.parameters import initial_weights
+from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
 from greylag_protocols.round import initial_seed
 from greylag_protocols.signing import Signer, verify_statement
 from greylag_protocols.terms import Terms, terms_digest
@@ -94,7 +93,9 @@ class Coordinator:
         self._shown: set[bytes] = set()  # key batches that every open session has been sent
         self._firms = self._books.firms(membership)
         if record.frame is not None and self.status == "training":
-            self._resume(record.frame)
+            message = parse_coordinator_message(record.frame)
+            if isinstance(message, Round):  # what was in flight when the process ended
+                self._flight = Flight.of(message, record.frame, terms, self._digest)
 
     # -- what the shell asks -------------------------------------------------------------------
 
@@ -295,12 +296,6 @@ class Coordinator:
         self._shown.update(item.statement for item in present)
         self._flight = Flight.of(message, frame, self.terms, self._digest)
         return [Send(name, frame, is_round=True) for name in message.roster]
-
-    def _resume(self, frame: bytes) -> None:
-        """Take up the attempt that was in flight when the process ended."""
-        message = parse_coordinator_message(frame)
-        if isinstance(message, Round):
-            self._flight = Flight.of(message, frame, self.terms, self._digest)
 
     def _take_contribution(self, firm: Firm, message: Contribution) -> list[Send]:
         flight = self._flight

@@ -21,18 +21,11 @@ import pytest
 from consortium_in_memory import Consortium, make_terms, run_on
 from flwr.app import Message
 from greylag_client.app import answer_frame, make_client_app, make_context
-from greylag_protocols import log, messages
+from greylag_protocols import log, parsing
 from greylag_protocols.encoding import MAGIC
 from greylag_protocols.errors import GreylagError, VerificationError
-from greylag_protocols.messages import (
-    Ask,
-    Close,
-    Contribution,
-    Refusal,
-    Round,
-    parse_coordinator_message,
-    parse_firm_message,
-)
+from greylag_protocols.messages import Ask, Close, Contribution, Refusal, Round
+from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
 from greylag_protocols.signing import parse_statement
 from greylag_server.flight import Flight
 from greylag_server.grid_messages import unwrap, wrap_reply
@@ -142,7 +135,7 @@ def test_what_is_no_count_is_refused_by_its_shape(
     def trusting(cls: Callable[..., Any], value: dict[str, Any], *, what: str) -> Any:
         return cls(**value)
 
-    monkeypatch.setattr(messages, "parse_as", trusting)
+    monkeypatch.setattr(parsing, "parse_as", trusting)
     ended = 0
     for frame in frames:
         try:

@@ -28,7 +28,8 @@ from greylag_client.engine import make_engine
 from greylag_client.gate import Gate
 from greylag_client.session import ClippedSums, Identity
 from greylag_protocols.errors import VerificationError
-from greylag_protocols.messages import Contribution, FirmMessage, Refusal, Round, parse_firm_message
+from greylag_protocols.messages import Contribution, FirmMessage, Refusal, Round
+from greylag_protocols.parsing import parse_firm_message
 from greylag_protocols.terms import Terms
 from lying_lead import ALL, Lead
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -18,7 +18,8 @@ from greylag_client import participant
 from greylag_client.ledger import Ledger
 from greylag_client.session import ClippedSums
 from greylag_protocols.errors import ConfigError, GreylagError
-from greylag_protocols.messages import Refusal, parse_firm_message
+from greylag_protocols.messages import Refusal
+from greylag_protocols.parsing import parse_firm_message
 from greylag_protocols.signing import parse_statement
 from greylag_protocols.terms import Terms
 from lying_lead import ALL, Lead

@@ -18,7 +18,8 @@ from firms import make_participant
 from greylag_client.firm import TlsCredentials
 from greylag_client.link import keep_connected
 from greylag_client.participant import Participant
-from greylag_protocols.messages import Round, parse_coordinator_message
+from greylag_protocols.messages import Round
+from greylag_protocols.parsing import parse_coordinator_message
 from relay import Relay
 
 BURST_TIMEOUT_S = 120.0

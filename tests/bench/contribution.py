@@ -24,7 +24,7 @@ from greylag_client import contribution, participant
 from greylag_client.masks import PairwiseMasks
 from greylag_client.participant import Participant
 from greylag_protocols.keys import MAX_BATCH
-from greylag_protocols.messages import parse_coordinator_message
+from greylag_protocols.parsing import parse_coordinator_message
 from greylag_protocols.quantise import RingGrid
 from greylag_server.coordinator import Coordinator
 from greylag_server.store import Store

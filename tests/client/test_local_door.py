@@ -23,13 +23,8 @@ from greylag_client.policy import Engine
 from greylag_client.session import Identity
 from greylag_protocols import log
 from greylag_protocols.errors import ConfigError, RemoteError, VerificationError
-from greylag_protocols.messages import (
-    Close,
-    CoordinatorMessage,
-    FirmMessage,
-    Refusal,
-    parse_firm_message,
-)
+from greylag_protocols.messages import Close, CoordinatorMessage, FirmMessage, Refusal
+from greylag_protocols.parsing import parse_firm_message
 from greylag_protocols.signing import verify_statement
 
 AGENT = b"the first agent."

@@ -16,12 +16,8 @@ from greylag_client.app import answer_frame, make_client_app, make_context
 from greylag_client.firm import TlsCredentials
 from greylag_client.link import keep_connected
 from greylag_protocols import log
-from greylag_protocols.messages import (
-    Contribution,
-    Round,
-    parse_coordinator_message,
-    parse_firm_message,
-)
+from greylag_protocols.messages import Contribution, Round
+from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
 from greylag_protocols.signing import parse_statement
 from greylag_server.authority import CertificateAuthority, encode_private, make_tls_key
 from greylag_server.grid_grpc import GrpcGrid

@@ -8,12 +8,8 @@ from fuzz.targets import Target
 from greylag_protocols import encoding, invite, keys, log, membership, merkle, peers, plan
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.masking import pair_key
-from greylag_protocols.messages import (
-    Round,
-    SignedBatch,
-    parse_coordinator_message,
-    parse_firm_message,
-)
+from greylag_protocols.messages import Round, SignedBatch
+from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
 from greylag_protocols.signing import (
     PAYLOAD_TYPE,
     Ed25519Signer,

@@ -12,7 +12,7 @@ from fuzz.targets import load_targets
 from greylag_protocols import encoding
 from greylag_protocols.encoding import parse_as, parse_json
 from greylag_protocols.errors import ConfigError, VerificationError
-from greylag_protocols.messages import parse_coordinator_message, parse_firm_message
+from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
 from greylag_protocols.plan import parse_plan, parse_terms
 from greylag_protocols.terms import Terms, TrainingTerms
 from hypothesis import given, settings

@@ -14,13 +14,8 @@ from greylag_protocols.encoding import (
     tagged_hash,
 )
 from greylag_protocols.errors import ConfigError, VerificationError
-from greylag_protocols.messages import (
-    Close,
-    Closed,
-    Round,
-    parse_coordinator_message,
-    parse_firm_message,
-)
+from greylag_protocols.messages import Close, Closed, Round
+from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
 from greylag_protocols.signing import parse_statement, verify_statement
 from greylag_protocols.terms import TrainingTerms
 from hypothesis import given, settings

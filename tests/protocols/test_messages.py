@@ -15,9 +15,8 @@ from greylag_protocols.messages import (
     Refusal,
     Round,
     SignedBatch,
-    parse_coordinator_message,
-    parse_firm_message,
 )
+from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
 from greylag_protocols.round import Attempt, RosterKey, initial_seed
 
 KEYS = tuple(bytes([number]) * 32 for number in (1, 2, 3))

@@ -6,16 +6,11 @@ import pytest
 from greylag_protocols.errors import VerificationError
 from greylag_protocols.log import ChainTip
 from greylag_protocols.membership import Member, Membership, SignedMembership
-from greylag_protocols.messages import (
-    Ask,
-    Asking,
-    Offer,
-    parse_coordinator_message,
-    parse_firm_message,
-)
+from greylag_protocols.messages import Ask, Asking, Offer
 from greylag_protocols.messages import (
     Seen as SeenMessage,
 )
+from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
 from greylag_protocols.peers import Seen, count_peers, verify_seen
 from greylag_protocols.signing import Ed25519Signer
 

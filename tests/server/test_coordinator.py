@@ -15,16 +15,10 @@ from greylag_client.policy import Policy
 from greylag_protocols import log
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.log import CHAINED_KINDS, ChainTip
-from greylag_protocols.messages import (
-    Close,
-    Contribution,
-    Offer,
-    Round,
-    parse_coordinator_message,
-    parse_firm_message,
-)
+from greylag_protocols.messages import Close, Contribution, Offer, Round
 from greylag_protocols.optimiser import ModelState, model_digest, take_step
 from greylag_protocols.parameters import initial_weights
+from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
 from greylag_protocols.round import initial_seed
 from greylag_protocols.signing import Statement, parse_statement, verify_statement
 from greylag_protocols.terms import terms_digest
