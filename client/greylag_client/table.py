@@ -5,6 +5,7 @@ spreadsheet counts them (row 1 is the header). Errors name columns and rows, nev
 end up in a log.
 """
 
+import codecs
 import collections
 import csv
 import difflib
@@ -96,7 +97,9 @@ def read_cells(path: Path) -> pl.DataFrame:
     text = _read_text(path)
     header = _read_header(text, path.name)
     try:
-        cells = pl.read_csv(io.BytesIO(text.encode()), schema=dict.fromkeys(header, pl.String))
+        # With a byte order mark, or a table whose first column begins with "x^" would be unpacked.
+        marked = io.BytesIO(codecs.BOM_UTF8 + text.encode())
+        cells = pl.read_csv(marked, schema=dict.fromkeys(header, pl.String))
     except pl.exceptions.NoDataError:
         cells = pl.DataFrame(schema=dict.fromkeys(header, pl.String))
     except pl.exceptions.PolarsError:  # its text may quote cells, so it is not passed on

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from greylag_client.table import load_table
+from greylag_client.table import load_table, read_cells
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.terms import DataTerms, Feature, Target
 
@@ -225,3 +225,11 @@ def test_real_glasses_load_firm_by_firm(tmp_path: Path) -> None:
         assert len(table) == part.height, firm
         rows += len(table)
     assert rows == 23_355
+
+
+def test_a_header_that_looks_like_compressed_data_is_text(tmp_path: Path) -> None:
+    """``x^`` are also the first bytes of a zlib stream, which polars would unpack, bombs and all."""
+    path = tmp_path / "zlib.csv"
+    path.write_text("x^2,y\n1,2\n")
+    cells = read_cells(path)
+    assert (cells.columns, cells.row(0)) == (["x^2", "y"], ("1", "2"))
