@@ -11,7 +11,7 @@ from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
 
 from greylag_client.masks import ApplyMasks
-from greylag_client.sampling import draw_normals, sample_units
+from greylag_client.sampling import draw_normals, place_units, sample_units
 from greylag_client.session import ClippedSums
 
 logger = logging.getLogger(__name__)
@@ -49,14 +49,11 @@ def _clipped_sum(
 ) -> NDArray[np.float64]:
     """The firm's signal; zeros if the arithmetic breaks: it must look like an empty sample."""
     try:
-        units = sample_units(
-            secret,
-            context,
-            units=len(engine),
-            rate=terms.training.sampling_rate,
-            cap=terms.batch_cap,
+        cap = terms.batch_cap
+        chosen = sample_units(
+            secret, context, units=len(engine), rate=terms.training.sampling_rate, cap=cap
         )
-        return engine.clipped_sum(weights, units)
+        return engine.clipped_sum(weights, place_units(secret, context, chosen, places=cap))
     except Exception:  # whatever breaks after the debit, the noise must be sent
         logger.exception("%s: the gradient failed; noise alone was sent", terms.run_id)
         return np.zeros(terms.dimension)

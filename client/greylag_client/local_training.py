@@ -49,7 +49,7 @@ class LocalTrainer:
 
         An update that is no number counts as none.
         """
-        if len(units) == 0:
+        if not (units >= 0).any():
             return np.zeros(self._terms.dimension)
         update = weights.astype(np.float64) - self._train(weights)
         length = float(np.linalg.norm(update))

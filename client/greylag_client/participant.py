@@ -182,7 +182,8 @@ class Participant:
         identity = self._identity
         membership = self._memberships.store_seen(offer.membership, now_s=self._clock())
         for envelope in offer.revocations:
-            self._memberships.store_revocation(envelope, membership)
+            if revoked_in(membership, [envelope]):  # others are of firms that are gone, or forged
+                self._memberships.store_revocation(envelope, membership)
         own = membership.member(identity.firm)
         if own.identity_key != identity.signer.public_key:
             raise VerificationError("the membership lists another key under this firm's name")

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from randomgen import AESCounter
 
 SAMPLE_TAG = b"greylag/sample/v1"
+PLACE_TAG = b"greylag/place/v1"
 NOISE_TAG = b"greylag/noise/v1"
+NO_UNIT = -1
 
 
 def _generator(secret: bytes, context: bytes, tag: bytes) -> np.random.Generator:
@@ -28,6 +30,21 @@ def sample_units(
     if len(chosen) > cap:
         chosen = np.sort(generator.permutation(chosen)[:cap])
     return chosen
+
+
+def place_units(
+    secret: bytes, context: bytes, chosen: NDArray[np.intp], *, places: int
+) -> NDArray[np.intp]:
+    """The chosen units in random places of a batch, shape (places,); ``NO_UNIT`` elsewhere.
+
+    A library rounds a row by its place in the matrix, and crafted weights can blow such an ulp up
+    to a whole gradient. If units stood in a row, one more would move the others to other places,
+    and the sum by many clip norms. Random places are for the others the same with and without it.
+    """
+    batch = np.full(places, NO_UNIT, dtype=np.intp)
+    order = _generator(secret, context, PLACE_TAG).permutation(places)
+    batch[order[: len(chosen)]] = chosen
+    return batch
 
 
 def draw_normals(secret: bytes, context: bytes, size: int) -> NDArray[np.float64]:

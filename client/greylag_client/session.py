@@ -24,7 +24,11 @@ class ClippedSums(Protocol):
     def clipped_sum(
         self, weights: NDArray[np.float32], units: NDArray[np.intp]
     ) -> NDArray[np.float64]:
-        """The sum of clipped gradients (or updates) over ``units``, shape (d,)."""
+        """The sum of clipped gradients (or updates) over ``units``, shape (d,).
+
+        Args:
+            units: indices of units by their place in the batch; negative where a place is empty.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ times longer than those of the first pass: with them a lead could draw one recor
 
 A unit's gradient depends on its own rows and the public weights only. Batches are padded to the
 public ``batch_cap`` and groups to ``max_records_per_group``, and a gradient that overflows is
-zeroed in its place: time must not show what was sampled.
+zeroed in its place: time must not show what was sampled. Units stand in random places of the batch
+(``sampling.place_units``), since a row's rounding depends on its place.
 """
 
 import numpy as np
@@ -22,6 +23,7 @@ from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
 
 from greylag_client.models import build_mlp, load_weights, record_losses
+from greylag_client.sampling import NO_UNIT
 from greylag_client.units import NO_ROW, rows_of_units, with_empty_row
 
 # A layer's inputs and the gradients of its outputs, shapes (units, rows, fan in or out).
@@ -43,13 +45,15 @@ class Trainer:
     def __init__(self, terms: Terms, records: Records, *, pad: bool = True) -> None:
         self._terms = terms
         self._pad = pad
-        self._rows = rows_of_units(terms, records)
+        rows = rows_of_units(terms, records)
+        # The last unit is empty: what ``NO_UNIT`` points at.
+        self._rows = np.pad(rows, ((0, 1), (0, 0)), constant_values=NO_ROW)
         self._inputs = with_empty_row(records.inputs)
         self._targets = with_empty_row(records.targets)
         self._module = build_mlp(terms)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) - 1
 
     def clipped_sum(
         self, weights: NDArray[np.float32], units: NDArray[np.intp]
@@ -58,27 +62,29 @@ class Trainer:
 
         Args:
             weights: shape (d,), the published weights.
-            units: indices of at most ``batch_cap`` sampled units; may be empty.
+            units: indices of sampled units by their place in the batch, negative where a place is
+                empty; at most ``batch_cap`` places, further ones are empty.
 
         Returns: shape (d,).
         """
-        rows = self._padded(units)
-        if len(rows) == 0:
+        places = self._padded(units)
+        if len(places) == 0:
             return np.zeros(self._terms.dimension)
         load_weights(self._module, weights)
-        traces = self._trace(rows)
+        rows = self._rows[places]
+        taken, traces = torch.from_numpy(places >= 0), self._trace(rows)
         if rows.shape[1] == 1:
-            parts = self._sum_of_products(traces, len(units))
+            parts = self._sum_of_products(traces, taken)
         else:
-            parts = self._sum_of_groups(traces, len(units))
+            parts = self._sum_of_groups(traces, taken)
         return np.concatenate([part.reshape(-1).numpy() for part in parts])
 
-    def _sum_of_products(self, traces: list[Trace], real: int) -> list[torch.Tensor]:
+    def _sum_of_products(self, traces: list[Trace], taken: torch.Tensor) -> list[torch.Tensor]:
         """One row a unit: a layer's gradient is an outer product, its norm a product of norms."""
         squares = sum(
             (deltas**2).sum((1, 2)) * ((inputs**2).sum((1, 2)) + 1.0) for inputs, deltas in traces
         )
-        factors = self._factors(torch.as_tensor(squares), real)
+        factors = self._factors(torch.as_tensor(squares), taken)
         parts = []
         for inputs, deltas in traces:
             # Also zeroed, not only scaled by nought: nought times infinity is no number.
@@ -86,7 +92,7 @@ class Trainer:
             parts += [scaled.T @ torch.nan_to_num(inputs[:, 0], 0.0, 0.0, 0.0), scaled.sum(0)]
         return parts
 
-    def _sum_of_groups(self, traces: list[Trace], real: int) -> list[torch.Tensor]:
+    def _sum_of_groups(self, traces: list[Trace], taken: torch.Tensor) -> list[torch.Tensor]:
         """Several rows a unit: its gradient is formed, measured and added. A norm from inner
         products would lose a sum that nearly cancels."""
         sums: list[torch.Tensor] = []
@@ -95,25 +101,23 @@ class Trainer:
             for inputs, deltas in traces:
                 gradients += [deltas[unit].T @ inputs[unit], deltas[unit].sum(0)]
             square = torch.stack([(item**2).sum() for item in gradients]).sum()
-            factor = self._factors(square[None], int(unit < real))
+            factor = self._factors(square[None], taken[unit : unit + 1])
             scaled = [torch.nan_to_num(item * factor, 0.0, 0.0, 0.0) for item in gradients]
             sums = [a + b for a, b in zip(sums, scaled, strict=True)] if sums else scaled
         return sums
 
-    def _factors(self, squares: torch.Tensor, real: int) -> torch.Tensor:
-        """What each unit's gradient is scaled by: 0 for padding and where it overflows."""
+    def _factors(self, squares: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
+        """What each unit's gradient is scaled by: 0 in empty places and where it overflows."""
         limit = self._terms.privacy.clip_norm * (1 - CLIP_SLACK)
         factors = (limit / squares.sqrt().clamp(min=1e-30)).clamp(max=1.0)
-        factors[real:] = 0.0
-        return torch.where(torch.isfinite(squares), factors, 0.0)
+        return torch.where(taken & torch.isfinite(squares), factors, 0.0)
 
     def _padded(self, units: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Row numbers of the units, shape (batch_cap, rows per unit), padded with ``NO_ROW``."""
-        rows = self._rows[units]
-        missing = self._terms.batch_cap - len(rows)
-        if self._pad and missing > 0:
-            rows = np.pad(rows, ((0, missing), (0, 0)), constant_values=NO_ROW)
-        return rows
+        """The units by place, shape (batch_cap,); without padding, those that are there."""
+        if not self._pad:
+            return units[units >= 0]
+        missing = max(0, self._terms.batch_cap - len(units))
+        return np.pad(units, (0, missing), constant_values=NO_UNIT)
 
     def _trace(self, rows: NDArray[np.intp]) -> list[Trace]:
         """Every linear layer's inputs and output gradients for the units' losses, each the mean

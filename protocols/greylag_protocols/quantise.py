@@ -11,8 +11,9 @@ so that the firms outside a coalition of ``t`` still supply ``sigma`` in full. T
 Gaussians is within O(h d T exp(-pi^2 s^2)) in total variation of a rounded Gaussian (s in grid
 units; Canonne, Kamath, Steinke 2020 treat the exact discrete case): hence ``s >= 10``.
 
-The grid leaves every firm room for a full batch and nine standard deviations of its noise, so an
-honest sum never wraps, and what a firm puts in is what comes out, to the integer.
+The grid leaves every firm room for a full batch and thirteen standard deviations of its noise: an
+honest sum never wraps, and what a firm puts in is what comes out, to the integer. Noise is clamped
+with probability 1.3e-38 a coordinate, far below any delta.
 """
 
 import math
@@ -25,7 +26,7 @@ from greylag_protocols.errors import ConfigError, VerificationError
 
 HALF_RING = 2**31
 CHUNK = 1 << 14  # coordinates that are rounded at a time
-NOISE_ROOM = 9.0  # standard deviations of one firm's noise that fit its share of the ring
+NOISE_ROOM = 13.0  # standard deviations of one firm's noise that fit its share of the ring
 MIN_NOISE_STEPS = 10.0  # smallest noise standard deviation, in grid steps
 CLIP_SLACK = 1e-5  # records are clipped to C (1 - CLIP_SLACK): float norms overshoot
 FLOAT_ERROR = 1e-6  # rho / C

@@ -1,5 +1,6 @@
 """What a firm does alone: take its identity back, leave a run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from greylag_client.session import Identity
 from greylag_protocols import log
 from greylag_protocols.errors import ConfigError, RefusedError, VerificationError
 from greylag_protocols.log import ChainTip
-from greylag_protocols.membership import revoked_in
+from greylag_protocols.membership import SignedMembership, revoked_in
 from greylag_protocols.signing import verify_statement
 from lying_lead import ALL, Lead
 
@@ -53,17 +54,27 @@ def test_a_revoked_firm_is_refused_whoever_brought_the_word(
     assert other.memberships.revocations() == (envelope,)
 
 
-def test_a_forged_revocation_throws_nobody_out(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_forged_revocation_throws_nobody_out(lead: Lead) -> None:
     forged = lead.consortium.lead.sign(
         "revocation/v1",
         "firm-b",
         lead.consortium.membership.member("firm-b").identity_key,
         {"firm": "firm-b", "consortium": NAME},
     )
-    lead.refused(lead.offer(revocations=(forged,)), "not signed by", caplog)
+    lead.accepted("firm-a", revocations=(forged, b"", b"{}"))
     assert lead.victim.memberships.revocations() == ()
+
+
+def test_a_revocation_of_a_firm_that_is_gone_holds_nobody_up(lead: Lead) -> None:
+    """After a revocation the next list lacks the firm; the lead still shows the revocation."""
+    membership = lead.consortium.membership
+    envelope = make_revocation(RECOVERY.hex(), membership, "firm-b")
+    left = tuple(item for item in membership.members if item.name != "firm-b")
+    signed = SignedMembership.sign(replace(membership, epoch=2, members=left), lead.consortium.lead)
+    memberships = lead.victim.memberships
+    later = memberships.store_seen(signed, now_s=lead.consortium.now_s)
+    memberships.approve(later.digest().hex())
+    assert lead.accepted("firm-a", membership=signed, revocations=(envelope,))
 
 
 def test_a_firm_whose_own_identity_was_revoked_stops(

@@ -14,11 +14,11 @@ def _grid(firms=8, dimension=500, **changes):
 
 def test_noise_and_step_by_hand():
     grid = _grid(firms=8, dimension=400)
-    # honest 5; share (2^31 - 1) / 8; room for 200 * 1.5 and nine deviations of the noise, where
+    # honest 5; share (2^31 - 1) / 8; room for 200 * 1.5 and 13 deviations of the noise, where
     # one deviation is 4 / sqrt 5 of C (1 + rho) + 20 steps.
     assert grid.share == 268_435_455
     width = 4.0 / 2.23606797749979
-    step = (300.0 + 9.0 * width * 1.5 * 1.000001) / (268_435_455 - 9.0 * width * 20.0)
+    step = (300.0 + 13.0 * width * 1.5 * 1.000001) / (268_435_455 - 13.0 * width * 20.0)
     assert grid.step == pytest.approx(step, rel=1e-14)
     sensitivity = 1.5 + grid.step * 20.0 + 1.5e-6
     assert grid.noise_std == pytest.approx(4.0 * sensitivity / 2.23606797749979, rel=1e-14)
@@ -104,7 +104,7 @@ def test_decode_refuses_a_uniform_vector_and_takes_an_honest_one():
 def test_norm_limit_by_hand():
     grid = _grid(firms=8, dimension=400)
     signal = 8 * 200 * 1.5
-    noise = grid.noise_std * (math.sqrt(8 * 400) + 9 * math.sqrt(8))
+    noise = grid.noise_std * (math.sqrt(8 * 400) + 13 * math.sqrt(8))
     limit = (signal + noise) / grid.step + 20 * 8
     assert grid.norm_limit == pytest.approx(limit, rel=1e-12)
     just_inside = np.full(400, int(limit / 20) - 1, np.int32)

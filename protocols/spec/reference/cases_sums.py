@@ -52,9 +52,9 @@ def quantisation(v: Vectors) -> None:
     half, reach = step / 2, grid["share"] * step
     data = [0.0, half, 3 * half, -half, -3 * half, 5 * half, step, 0.7, -0.7, reach, -reach,
             2 * reach, 1e300, -1e300, math.inf, -math.inf, math.nan, half * 0.999999, 1e-300,
-            -0.0, 1000.25, -999.125, 0.1, 0.2]  # fmt: skip
+            -0.0, 1000.25, -999.125, 0.1, 0.4 * step]  # fmt: skip
     normals = [0.0] * 9 + [1.5, -1.5, -9.0, 0.0, 0.0, 0.25, -0.25, 1.0, 0.0, 0.0, 0.0, -3.5, 4.25,
-                           half / scale, 0.3]  # fmt: skip
+                           half / scale, 0.4 * step / scale]  # fmt: skip
     facts = {**GRID, "data": data, "normals": normals}
     right_encoding = n.encode(grid, data, normals)
     v.good("encode", "encode", right_encoding, **facts)
