@@ -7,6 +7,7 @@ import tracemalloc
 from random import Random
 
 import pytest
+from fuzz import seeds
 from fuzz.damage import WAYS, damage
 from fuzz.targets import load_targets
 from greylag_protocols import encoding
@@ -109,12 +110,12 @@ def test_a_document_has_no_more_values_or_keys_than_anyone_needs(monkeypatch):
         parse_json(b"[[1,2,3],[4,5,6],7,8]")
 
 
-def test_a_long_text_is_left_at_the_first_fault_of_a_list_and_not_quoted(glass_terms):
+def test_a_long_text_is_left_at_the_first_fault_of_a_list_and_not_quoted():
     wrong = ["secret", "secret"]
     value = {"rounds": 1, "sampling_rate": "secret"}
     with pytest.raises(ConfigError, match=r"\(found 'secret'\)"):
         parse_as(TrainingTerms, value, what="plan")
-    terms = parse_json(glass_terms.encode())
+    terms = parse_json(seeds.make_terms()[0].encode())
     terms["model"]["hidden"] = wrong
     with pytest.raises(ConfigError, match=r"hidden\.0.*hidden\.1"):
         parse_as(Terms, terms, what="terms")
@@ -125,13 +126,13 @@ def test_a_long_text_is_left_at_the_first_fault_of_a_list_and_not_quoted(glass_t
     assert "secret" not in str(caught.value)
 
 
-def test_a_long_text_without_fault_passes(glass_terms):
-    terms = parse_json(glass_terms.encode())
+def test_a_long_text_without_fault_passes():
+    terms = parse_json(seeds.make_terms()[0].encode())
     names = [f"feature number {at} of many" for at in range(1000)]
     terms["data"]["features"][0]["names"] = names
     parsed = parse_as(Terms, terms, what="terms")
     assert parsed.data.feature_names == tuple(names)
-    assert parsed.model == glass_terms.model
+    assert parsed.model == seeds.make_terms()[0].model
 
 
 @pytest.mark.parametrize("text", ["a = " + "9" * 5000, "a = " + "[" * 5000, "a = \x00"])

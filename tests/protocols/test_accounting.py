@@ -128,3 +128,10 @@ def test_a_coarser_unit_costs_a_finer_one_twice():
     epsilon, delta = accounting.cost_in_finer_unit(2.0, 1e-6)
     assert (epsilon, delta) == (4.0, pytest.approx(1e-6 * (1 + math.e**2)))
     assert math.isfinite(accounting.cost_in_finer_unit(1e3, 1e-6)[1])
+
+
+def test_noise_is_found_next_to_where_nothing_can_be_computed(monkeypatch):
+    """The lower end of the search may be so noiseless that its loss distribution is not tried."""
+    monkeypatch.setattr(accounting, "MAX_EPSILON", 2.0)
+    sigma = solve_noise_multiplier(_mechanism(1.0, 1.0, 11), epsilon=7.9, delta=1e-6, releases=1)
+    assert 0.5 < sigma < 0.8
