@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from greylag_protocols.errors import ConfigError, GreylagError
 from greylag_protocols.membership import revoked_in
-from greylag_protocols.plan import parse_plan
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from greylag_client.firm import FirmDirectory
@@ -20,7 +20,9 @@ from greylag_client.firm_files import write_private
 from greylag_client.firm_membership import describe
 from greylag_client.join import join as join_consortium
 from greylag_client.ledger import Ledger
+from greylag_client.mapping.command import map_table
 from greylag_client.policy import DEFAULT_POLICY, read_policy
+from greylag_client.quality.commands import check, schema
 
 app = typer.Typer(
     help="The firm's side: join, keep the veto and the budget, train, predict. "
@@ -225,29 +227,9 @@ def budget(directory: Directory, output: Format = "text") -> None:
     say(facts, text.rstrip(), output)
 
 
-@app.command()
-def check(
-    table: Annotated[Path, typer.Argument(help="the table, CSV")],
-    plan: Annotated[Path, typer.Option(help="the plan that the table is meant for")],
-    output: Format = "text",
-) -> None:
-    """Check a table against a plan, as the agent will before it accepts. Nothing is sent."""
-    from greylag_client.table import load_table
-
-    terms = parse_plan(_read_text(plan))
-    loaded = load_table(table, terms.data)
-    facts = {
-        "rows": len(loaded),
-        "train": len(loaded.train),
-        "holdout": len(loaded.holdout),
-        "largest_group": loaded.largest_group,
-    }
-    say(
-        facts,
-        f"{table}: {facts['rows']} rows fit the plan; {facts['train']} to train on, "
-        f"{facts['holdout']} held out; the largest group has {facts['largest_group']} rows",
-        output,
-    )
+app.command()(check)
+app.command()(schema)
+app.command("map")(map_table)
 
 
 @app.command()
@@ -289,7 +271,7 @@ def run_app(program: typer.Typer) -> None:
     try:
         program()
     except GreylagError as error:
-        errors.print(f"[bold red]error[/]: {error}", highlight=False)
+        errors.print(f"[bold red]error[/]: {escape(str(error))}", highlight=False)
         sys.exit(error.exit_code)
 
 

@@ -99,7 +99,9 @@ def read_cells(path: Path) -> pl.DataFrame:
     try:
         # With a byte order mark, or a table whose first column begins with "x^" would be unpacked.
         marked = io.BytesIO(codecs.BOM_UTF8 + text.encode())
-        cells = pl.read_csv(marked, schema=dict.fromkeys(header, pl.String))
+        cells = pl.read_csv(
+            marked, has_header=False, skip_rows=1, schema=dict.fromkeys(header, pl.String)
+        )
     except pl.exceptions.NoDataError:
         cells = pl.DataFrame(schema=dict.fromkeys(header, pl.String))
     except pl.exceptions.PolarsError:  # its text may quote cells, so it is not passed on

@@ -11,6 +11,7 @@ from greylag_protocols.errors import ConfigError, GreylagError
 from greylag_protocols.plan import parse_plan
 from greylag_protocols.terms import Plan
 from rich.console import Console
+from rich.markup import escape
 
 app = typer.Typer(
     help="Try greylag on one machine: a real consortium of processes, or a fast simulation with "
@@ -111,5 +112,5 @@ def main() -> None:
     try:
         app()
     except GreylagError as error:
-        errors.print(f"[bold red]error[/]: {error}", highlight=False)
+        errors.print(f"[bold red]error[/]: {escape(str(error))}", highlight=False)
         sys.exit(error.exit_code)

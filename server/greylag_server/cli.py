@@ -17,6 +17,7 @@ from greylag_protocols.plan import parse_plan, parse_terms
 from greylag_protocols.signing import fingerprint
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -318,7 +319,7 @@ def run_app(program: typer.Typer) -> None:
     try:
         program()
     except GreylagError as error:
-        errors.print(f"[bold red]error[/]: {error}", highlight=False)
+        errors.print(f"[bold red]error[/]: {escape(str(error))}", highlight=False)
         sys.exit(error.exit_code)
 
 

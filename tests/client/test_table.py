@@ -233,3 +233,16 @@ def test_a_header_that_looks_like_compressed_data_is_text(tmp_path: Path) -> Non
     path.write_text("x^2,y\n1,2\n")
     cells = read_cells(path)
     assert (cells.columns, cells.row(0)) == (["x^2", "y"], ("1", "2"))
+
+
+@pytest.mark.parametrize(
+    "header", ["melt, copper", ' melt ,"copper"', '"melt ""x""",copper', '"melt\nx",copper']
+)
+def test_blanks_quotes_and_line_breaks_in_a_header_are_no_fault(
+    tmp_path: Path, header: str
+) -> None:
+    path = tmp_path / "header.csv"
+    path.write_text(f"{header}\n1,2\n3,4\n")
+    cells = read_cells(path)
+    assert (cells.height, cells.columns[1]) == (2, "copper")
+    assert cells.rows() == [("1", "2"), ("3", "4")]

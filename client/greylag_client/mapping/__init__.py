@@ -1,0 +1,1 @@
+"""From a supplier's messy table to one that fits a plan's data standard."""

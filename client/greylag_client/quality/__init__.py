@@ -1,0 +1,1 @@
+"""How good a firm's table is, told to the firm alone: nothing of it leaves the machine."""
