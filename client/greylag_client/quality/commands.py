@@ -95,7 +95,7 @@ def schema(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="a new file to write")] = None,
     output: Format = "text",
 ) -> None:
-    """Draft a plan's [data] section from a table. Every bound in it was read off your data:
+    """Draft a plan's data section from a table. Every bound in it was read off your data:
     replace them by public knowledge before anyone else sees the draft."""
     from greylag_client.firm_files import write_private
     from greylag_client.quality.schema import draft_schema
