@@ -11,7 +11,7 @@ prices are fixed beforehand need none). Before its first release it only reserve
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,13 +284,20 @@ class Ledger:
         row = self._db.execute("SELECT seq, head FROM peers WHERE firm = ?", (firm,)).fetchone()
         return ChainTip() if row is None else ChainTip(seq=row[0], head=row[1])
 
-    def note_peer(self, firm: str, tip: ChainTip) -> None:
-        """Remember how far a peer's ledger was.
+    def note_peers(self, tips: Mapping[str, ChainTip]) -> None:
+        """Remember how far peers' ledgers were: all of them, or none.
 
         Raises:
-            RefusedError: it was further before, or shows another entry in the same place: the
+            RefusedError: one was further before, or shows another entry in the same place: the
                 peer's machine was set back or copied.
         """
+        if not tips:
+            return
+        with self._transaction():
+            for firm, tip in tips.items():
+                self._note_peer(firm, tip)
+
+    def _note_peer(self, firm: str, tip: ChainTip) -> None:
         known = self.peer_tip(firm)
         if tip.seq < known.seq or (tip.seq == known.seq and tip.head != known.head):
             raise RefusedError(
@@ -299,12 +306,11 @@ class Ledger:
                 refusal_class="protocol",
             )
         if tip.seq > known.seq:
-            with self._transaction():
-                self._db.execute(
-                    "INSERT INTO peers (firm, seq, head) VALUES (?, ?, ?) "
-                    "ON CONFLICT (firm) DO UPDATE SET seq = excluded.seq, head = excluded.head",
-                    (firm, tip.seq, tip.head),
-                )
+            self._db.execute(
+                "INSERT INTO peers (firm, seq, head) VALUES (?, ?, ?) "
+                "ON CONFLICT (firm) DO UPDATE SET seq = excluded.seq, head = excluded.head",
+                (firm, tip.seq, tip.head),
+            )
 
     def _append(self, run: str, sign: SignEntry) -> None:
         tip = self.tip()

@@ -315,9 +315,9 @@ class Participant:
         check_progress(session, account, message, now_s=self._clock())
         revoked = revoked_in(session.membership, self._memberships.revocations())
         check_roster(session, account, message, firm=firm, policy=self._policy, revoked=revoked)
-        for name, batch in read_batches(session, message).items():
-            self._ledger.note_peer(name, batch.facts.tip)
-            session.batches[name] = batch
+        batches = read_batches(session, message)
+        self._ledger.note_peers({name: batch.facts.tip for name, batch in batches.items()})
+        session.batches.update(batches)
         check_keys(session, attempt, firm=firm)
         own = attempt.firms.index(firm)
         if message.seen[own] > self._ledger.tip().seq:

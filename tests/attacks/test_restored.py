@@ -116,7 +116,7 @@ def test_a_copy_that_runs_beside_the_firm_forks_its_chain(
     assert "firm-a shows ledger entry 2, where 2 was seen before" in caplog.text
     assert isinstance(offered(late, 3), Refusal)  # and one that starts only now gives no keys
     assert "a copy of this firm runs elsewhere" in caplog.text
-    monkeypatch.setattr(Ledger, "note_peer", lambda *_: None)
+    monkeypatch.setattr(Ledger, "note_peers", lambda *_: None)
     answered(peer, lead.round(3))  # both copies are hidden among the same firms: twice the budget
     answered(copy, lead.round(3))
 

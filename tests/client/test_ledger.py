@@ -298,19 +298,19 @@ def test_a_peer_that_goes_back_is_refused(ledger: Ledger, path: Path) -> None:
     def tip(seq: int, branch: int = 0) -> ChainTip:
         return ChainTip(seq=seq, head=bytes([branch, seq]) * 16)
 
-    ledger.note_peer("firm-b", tip(7))
-    ledger.note_peer("firm-b", tip(7))
+    ledger.note_peers({"firm-b": tip(7)})
+    ledger.note_peers({"firm-b": tip(7)})
     ledger.close_file()
     again = Ledger(path)
     assert again.peer_tip("firm-b") == tip(7)
     with pytest.raises(RefusedError, match="firm-b shows ledger entry 6, where 7 was seen"):
-        again.note_peer("firm-b", tip(6))
+        again.note_peers({"firm-b": tip(6)})
     with pytest.raises(RefusedError, match="set back or copied"):  # a fork at the same place
-        again.note_peer("firm-b", tip(7, branch=1))
-    again.note_peer("firm-c", tip(1))  # another firm has its own count
-    again.note_peer("firm-b", tip(8))
+        again.note_peers({"firm-b": tip(7, branch=1)})
+    again.note_peers({"firm-c": tip(1)})  # another firm has its own count
+    again.note_peers({"firm-b": tip(8)})
     with pytest.raises(RefusedError, match="where 8 was seen"):
-        again.note_peer("firm-b", tip(7))
+        again.note_peers({"firm-b": tip(7)})
     assert again.peer_tip("firm-d") == ChainTip()
     again.close_file()
 
