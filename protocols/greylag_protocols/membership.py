@@ -91,7 +91,8 @@ class Membership:
     def independent(self, firms: Iterable[str], max_colluding: int) -> int:
         """The most of ``firms`` that could stand in one roster: those whom the lead and one further
         operator run count up to ``max_colluding``. More than that many hold an honest firm."""
-        operators = Counter(self.member(name).operator for name in firms)
+        known = {member.name: member.operator for member in self.members}
+        operators = Counter(known[name] for name in firms)
         own = operators.pop(self.lead, 0)
         return max(
             leads + sum(min(count, max_colluding - leads) for count in operators.values())

@@ -23,6 +23,8 @@ class _Question:
     nonce: str
     asked: set[str] = field(default_factory=set)
     answers: dict[str, bytes] = field(default_factory=dict)
+    full: bool = False  # enough were asked
+    done: bool = False  # enough have answered
 
 
 class Vouching:
@@ -51,6 +53,7 @@ class Vouching:
         for question in self._open.values():
             if firm not in question.answers:
                 question.asked.discard(firm)
+                question.full = False
 
     def take(self, firm: str, statements: Iterable[bytes]) -> None:
         """``firm`` has answered.
@@ -64,20 +67,24 @@ class Vouching:
             question = self._open.get(seen.about)
             if seen.firm == firm and question is not None and question.nonce == seen.nonce:
                 question.answers[firm] = envelope
+                question.done = self._count(question.answers) >= self._needed
 
     def asks(self, online: Iterable[str]) -> list[tuple[str, Ask]]:
         """The questions to put now, one at most to each firm that is not busy with one."""
         asks = []
         for peer in online:
+            if peer in self._busy:
+                continue
             about = [
                 (firm, question)
                 for firm, question in self._open.items()
-                if firm != peer and self._helps(peer, question)
+                if firm != peer and not question.full and peer not in question.asked
             ]
-            if peer in self._busy or not about:
+            if not about:
                 continue
             for _, question in about:
                 question.asked.add(peer)
+                question.full = self._count(question.asked) >= self._needed + SPARE
             self._busy.add(peer)
             firms = tuple(firm for firm, _ in about)
             nonces = tuple(question.nonce for _, question in about)
@@ -89,7 +96,7 @@ class Vouching:
         done = {
             firm: tuple(question.answers.values())
             for firm, question in self._open.items()
-            if self._count(question.answers) >= self._needed
+            if question.done
         }
         for firm in done:
             del self._open[firm]
@@ -98,8 +105,3 @@ class Vouching:
     def _count(self, peers: Iterable[str]) -> int:
         """How many of ``peers`` the asker will count (see ``peers.count_peers``)."""
         return self._membership.independent(peers, self._needed - 1)
-
-    def _helps(self, peer: str, question: _Question) -> bool:
-        """Whether the word of ``peer`` is worth asking for."""
-        count = self._count(question.asked)
-        return count < self._needed + SPARE and self._count({*question.asked, peer}) > count
