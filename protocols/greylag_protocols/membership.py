@@ -92,7 +92,10 @@ class Membership:
         """The most of ``firms`` that could stand in one roster: those whom the lead and one further
         operator run count up to ``max_colluding``. More than that many hold an honest firm."""
         known = {member.name: member.operator for member in self.members}
-        operators = Counter(known[name] for name in firms)
+        names = list(firms)
+        if strangers := [name for name in names if name not in known]:
+            raise VerificationError(f"no firm {strangers[0]!r} in membership epoch {self.epoch}")
+        operators = Counter(known[name] for name in names)
         own = operators.pop(self.lead, 0)
         return max(
             leads + sum(min(count, max_colluding - leads) for count in operators.values())

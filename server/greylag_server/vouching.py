@@ -37,6 +37,7 @@ class Vouching:
     def __init__(self, run: str, *, membership: Membership, needed: int) -> None:
         self._run = run
         self._membership = membership
+        self._operators = {member.name: member.operator for member in membership.members}
         self._needed = needed
         self._open: dict[str, _Question] = {}
         self._busy: set[str] = set()
@@ -78,7 +79,7 @@ class Vouching:
             about = [
                 (firm, question)
                 for firm, question in self._open.items()
-                if firm != peer and not question.full and peer not in question.asked
+                if firm != peer and self._helps(peer, question)
             ]
             if not about:
                 continue
@@ -105,3 +106,13 @@ class Vouching:
     def _count(self, peers: Iterable[str]) -> int:
         """How many of ``peers`` the asker will count (see ``peers.count_peers``)."""
         return self._membership.independent(peers, self._needed - 1)
+
+    def _helps(self, peer: str, question: _Question) -> bool:
+        """Whether the word of ``peer`` is worth asking for."""
+        if question.full or peer in question.asked:
+            return False
+        # Cheap first: of one operator no more than this many ever count.
+        operator = self._operators[peer]
+        if sum(self._operators[name] == operator for name in question.asked) >= self._needed - 1:
+            return False
+        return self._count({*question.asked, peer}) > self._count(question.asked)

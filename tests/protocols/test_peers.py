@@ -86,6 +86,8 @@ def test_independent_firms_by_hand():
     assert independent(["a", "a", "a", "b"], 2) == 3
     assert independent(["lead", "lead", "a", "b"], 1) == 2  # the lead's or one other's, not both
     assert independent(["lead", "a", "b"], 2) == 3
+    with pytest.raises(VerificationError, match="no firm 'z'"):
+        MEMBERSHIP.independent(["a", "z"], 1)
 
 
 @pytest.mark.parametrize(
