@@ -112,7 +112,9 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_HEADER_BYTES) -> Any:
             json.dumps(value, ensure_ascii=False).encode()  # fails on a surrogate without its pair
     except (ValueError, RecursionError) as error:
         raise VerificationError(f"not acceptable JSON: {error}") from None
-    _check_extent(value)
+    # Each level and each value takes a bracket or a character: most messages are clearly small.
+    if text.count("[") + text.count("{") >= MAX_JSON_DEPTH or len(text) > MAX_VALUES:
+        _check_extent(value)
     return value
 
 

@@ -142,7 +142,7 @@ class RingGrid:
         """
         integers = total.view(np.int32)
         values = integers.astype(np.float64)
-        length = math.sqrt(float(np.dot(values, values)))
+        length = math.sqrt(float(np.sum(np.square(values))))
         if length > self.norm_limit:
             raise VerificationError(
                 "the sum is longer than honest contributions can make it: the masks did not "

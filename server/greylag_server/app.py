@@ -67,6 +67,7 @@ class _Loop:
         self._patience = patience
         self._watch = watch
         self._names = {firm_part(node_id(name)): name for name in coordinator.members}
+        self._connected: set[int] = set()
         self._online: dict[int, str] = {}
         self._pending: dict[str, str] = {}
 
@@ -99,7 +100,10 @@ class _Loop:
 
     def _look(self) -> list[Send]:
         """Agents that came or went since the last look."""
-        nodes = ((node, self._names.get(firm_part(node))) for node in self._grid.get_node_ids())
+        if (connected := set(self._grid.get_node_ids())) == self._connected:
+            return []
+        self._connected = connected
+        nodes = ((node, self._names.get(firm_part(node))) for node in connected)
         present = {node: name for node, name in nodes if name is not None}
         sends: list[Send] = []
         gone = self._online.keys() - present.keys()
@@ -113,6 +117,8 @@ class _Loop:
         return sends
 
     def _send(self, sends: list[Send]) -> None:
+        if not sends:
+            return
         nodes = {name: node for node, name in self._online.items()}
         messages = []
         for send in sends:
@@ -133,6 +139,7 @@ class _Loop:
                 continue
             if reply.has_error():
                 self._online = {n: f for n, f in self._online.items() if f != name}
+                self._connected = set()
                 self._send(self._coordinator.lost(name))
             else:
                 self._send(self._coordinator.receive(name, unwrap(reply)))

@@ -23,10 +23,10 @@ from fuzz.targets import Target
 from greylag_client import join, link
 from greylag_protocols import invite
 from greylag_protocols.errors import ConfigError, RemoteError, VerificationError
-from greylag_server import grid_grpc
 from greylag_server.consortium import Consortium
 from greylag_server.enrolment import Enrolment
 from greylag_server.enrolment_http import make_app
+from parcels import join_parcels
 
 NOW_S = float(seeds.NOW_S)
 MAX_PARCEL_BYTES = 1 << 12
@@ -62,7 +62,7 @@ def _stream() -> list[bytes]:
 
 
 def _server_stream(data: bytes) -> None:
-    for parcel in grid_grpc.join_parcels(_chunks(data), limit=MAX_PARCEL_BYTES):
+    for parcel in join_parcels(_chunks(data), limit=MAX_PARCEL_BYTES):
         _check(len(parcel) <= MAX_PARCEL_BYTES, "a parcel longer than its limit")
 
 

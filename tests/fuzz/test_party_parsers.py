@@ -12,9 +12,9 @@ from fuzz.damage import WAYS, damage
 from fuzz.targets import load_targets
 from greylag_client import link
 from greylag_protocols.errors import ConfigError
-from greylag_server.grid_grpc import join_parcels
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parcels import join_parcels
 
 TARGETS = load_targets(["party"])
 

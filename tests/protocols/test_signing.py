@@ -2,6 +2,7 @@ import base64
 import json
 
 import pytest
+from greylag_protocols import signing
 from greylag_protocols.encoding import canonical_json
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.signing import (
@@ -133,6 +134,10 @@ def _with_another_type(value):
     value["payloadType"] = "text/plain"
 
 
+def _with_a_keyid_that_is_no_text(value):
+    value["signatures"][0]["keyid"] = 5
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -144,6 +149,7 @@ def _with_another_type(value):
         _with_url_safe_base64,
         _with_loose_base64_bits,
         _with_another_type,
+        _with_a_keyid_that_is_no_text,
     ],
 )
 def test_an_envelope_has_one_form_only(firm, envelope, change):
@@ -197,3 +203,15 @@ def test_oversized_envelopes_are_neither_read_nor_written(firm):
     with pytest.raises(ConfigError, match="holds at most"):
         firm.sign(KIND, "run-1", bytes(32), {"text": "x" * 50_000})
     assert len(firm.sign(KIND, "run-1", bytes(32), {"text": "x" * 48_000})) <= MAX_ENVELOPE_BYTES
+
+
+@pytest.mark.parametrize(
+    "text", ["", 'quote " and \\ back', "\x00\x1f\x7f\n\t\b", "玻璃 é \u2028", "\U0001f986"]
+)
+def test_an_envelope_of_texts_is_encoded_as_jcs_does(text):
+    envelope = {
+        "payload": "",
+        "payloadType": text,
+        "signatures": [{"sig": text, "keyid": "k"}],
+    }
+    assert signing._encode_texts(envelope) == canonical_json(envelope)

@@ -1,5 +1,6 @@
 """The grids over real streams, and what the pinned flwr must go on doing for them."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -24,9 +25,10 @@ from greylag_client.link import keep_connected
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_server import grid_grpc
 from greylag_server.authority import CertificateAuthority, encode_private, make_tls_key
-from greylag_server.grid_grpc import CHUNK_BYTES, GrpcGrid, join_parcels, split_parcel
+from greylag_server.grid_grpc import CHUNK_BYTES, GrpcGrid, split_parcel
 from greylag_server.grid_local import LocalGrid
 from greylag_server.grid_messages import node_id, same_firm, unwrap, wrap, wrap_loss, wrap_reply
+from parcels import join_parcels
 
 LIMIT = 4 << 20
 
@@ -249,6 +251,64 @@ def test_an_oversize_frame_cuts_the_firm_off_and_gives_an_error() -> None:
         assert reply.has_error()
         assert large not in list(lead.grid.get_node_ids())
         assert unwrap(ask(lead.grid, other, b"small")) == b"small"  # nobody else is disturbed
+
+
+@contextlib.contextmanager
+def raw_stream(lead: Lead, firm: str, *first: bytes) -> Iterator[grpc.Call]:
+    """A stream of a firm whose program is not ours: it sends ``first`` and stays."""
+    tls, leave = lead.credentials(firm), threading.Event()
+    credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+
+    def outgoing() -> Iterator[bytes]:
+        yield from first
+        leave.wait()
+
+    with grpc.secure_channel(lead.address, credentials) as channel:
+        stream = channel.stream_stream("/greylag.v1.Link/Connect")(outgoing())
+        try:
+            yield stream  # and held here, or it would be cancelled at once
+        finally:
+            leave.set()
+
+
+@pytest.mark.parametrize("chunk", [b"", bytes(CHUNK_BYTES + 65)])
+def test_a_chunk_out_of_bounds_cuts_the_firm_off_alone(lead: Lead, chunk: bytes) -> None:
+    lead.start_agent("firm-a")
+    (node,) = nodes(lead.grid, 1)
+    with raw_stream(lead, "firm-b", chunk) as stream:
+        with contextlib.suppress(grpc.RpcError):
+            assert list(stream) == []  # it is over, with or without an error
+        assert list(lead.grid.get_node_ids()) == [node]
+    assert unwrap(ask(lead.grid, node, b"small")) == b"small"
+
+
+def test_an_answer_that_nobody_asked_for_is_dropped(lead: Lead) -> None:
+    parcel = bytes(16) + b"forged"
+    with raw_stream(lead, "firm-a", *split_parcel(parcel), *split_parcel(parcel)):
+        (node,) = nodes(lead.grid, 1)
+        (key,) = lead.grid.push_messages([wrap(b"question", node, "train")])
+        assert list(lead.grid.pull_messages([key])) == []
+        assert list(lead.grid.get_node_ids()) == [node]
+
+
+def test_a_firm_that_does_not_read_holds_nobody_up(
+    lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the only turn to be sent something, and the other is sent its frame all the same."""
+    monkeypatch.setattr(grid_grpc, "SENDER_WAIT_S", 0.1)
+    lead.grid._senders = asyncio.Semaphore(1)
+    with raw_stream(lead, "firm-a"):
+        (deaf,) = nodes(lead.grid, 1)
+        lead.start_agent("firm-b")
+        (other,) = set(nodes(lead.grid, 2)) - {deaf}
+        (key,) = lead.grid.push_messages([wrap(bytes(64 * CHUNK_BYTES), deaf, "train")])
+        wait_for(lead.grid._senders.locked)
+        assert unwrap(ask(lead.grid, other, b"small")) == b"small"
+        assert lead.grid._senders.locked()
+    replies: list[Message] = []
+    wait_for(lambda: replies.extend(lead.grid.pull_messages([key])) or replies)
+    assert replies[0].has_error()  # it hung up in the middle of its parcel
+    wait_for(lambda: not lead.grid._senders.locked())
 
 
 def test_a_firm_that_leaves_gives_an_error_and_comes_back_as_a_new_node(lead: Lead) -> None:
