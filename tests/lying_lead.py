@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from consortium_in_memory import Consortium, Firm
-from greylag_protocols.keys import prove_key
+from greylag_protocols.keys import prove_batch
 from greylag_protocols.messages import (
     Accepted,
     Ask,
@@ -93,7 +93,7 @@ class Lead:
         """An honest round message, as the coordinator would make it."""
         keys = {name: batch.keys[attempt - first] for name, (batch, first) in self.batches.items()}
         proofs = {
-            name: prove_key(batch.keys, first, attempt)
+            name: prove_batch(batch.keys, first)[1][attempt - first]
             for name, (batch, first) in self.batches.items()
         }
         return Round(

@@ -11,7 +11,6 @@ The recovery key is not here: it is printed once when the firm joins, and kept o
 """
 
 import json
-import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from greylag_protocols.encoding import parse_as
+from greylag_protocols.encoding import parse_as, parse_toml
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.invite import ConsortiumId, Host, Port
 from greylag_protocols.membership import Hex32, Membership, Name, SignedMembership
@@ -130,10 +129,7 @@ class FirmDirectory:
             raise ConfigError(
                 f"{root} is not a firm's directory; make one with: greylag-client join INVITE"
             )
-        try:
-            value = tomllib.loads(read_file(path).decode())
-        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested without end
-            raise ConfigError(f"{path} is not TOML: {error}") from None
+        value = parse_toml(read_file(path), what=str(path))
         settings = parse_as(FirmSettings, value, what=str(path))
         keys = root / "keys"
         tls = TlsCredentials(

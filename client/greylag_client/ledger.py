@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from greylag_protocols.accounting import cost_in_finer_unit
 from greylag_protocols.errors import BudgetExceededError, RefusedError
@@ -59,7 +59,7 @@ CREATE TABLE IF NOT EXISTS peers (
 SignEntry = Callable[[ChainTip], bytes]
 
 
-UNITS: tuple[Unit, ...] = ("record", "group", "firm")  # from fine to coarse
+UNITS: tuple[Unit, ...] = get_args(Unit)  # from fine to coarse
 
 
 class Charge(NamedTuple):

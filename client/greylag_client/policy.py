@@ -3,14 +3,13 @@
 A refusal names the rule in the firm's own log; the lead is told only that policy refused.
 """
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from greylag_protocols.encoding import parse_as
+from greylag_protocols.encoding import parse_as, parse_toml
 from greylag_protocols.errors import ConfigError, RefusedError
-from greylag_protocols.terms import STRICT, Terms
+from greylag_protocols.terms import STRICT, Terms, Unit
 from pydantic import Field
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -52,7 +51,7 @@ class Policy:
     min_firms: Annotated[int, Field(ge=3)] = 3
     min_colluding: Annotated[int, Field(ge=1)] = 1
     max_roster_changes: Annotated[int, Field(ge=0)] = 8
-    units: tuple[Literal["record", "group", "firm"], ...] = ("record", "group", "firm")
+    units: tuple[Unit, ...] = ("record", "group", "firm")
     engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = ("grpc",)
     paused: bool = False
 
@@ -106,12 +105,10 @@ def read_policy(path: Path) -> Policy:
         ConfigError: the file is missing, not TOML, or holds unknown or wrong keys.
     """
     try:
-        value = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(
             f"no policy at {path}; without one this firm takes part in nothing. Write one: at "
             "least `lifetime_epsilon = 10.0`"
         ) from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
-        raise ConfigError(f"{path.name}: not TOML: {error}") from None
-    return parse_as(Policy, value, what=path.name)
+    return parse_as(Policy, parse_toml(content, what=path.name), what=path.name)

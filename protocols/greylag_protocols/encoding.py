@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar, cast
@@ -133,6 +134,18 @@ def _check_extent(value: Any) -> None:
         count += len(frontier)
         if count > MAX_VALUES:
             raise VerificationError(f"JSON of more than {MAX_VALUES} values")
+
+
+def parse_toml(data: str | bytes, *, what: str) -> dict[str, Any]:
+    """Parse TOML that a person wrote.
+
+    Raises:
+        ConfigError: not UTF-8, not TOML, a number of thousands of digits, or nested without end.
+    """
+    try:
+        return tomllib.loads(data if isinstance(data, str) else data.decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{what}: not TOML: {error}") from None
 
 
 _ADAPTERS: dict[type, pydantic.TypeAdapter[Any]] = {}

@@ -15,7 +15,7 @@ from greylag_protocols.encoding import parse_as
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.log import ChainTip
 from greylag_protocols.membership import Hex32
-from greylag_protocols.merkle import hash_leaf, prove_inclusion, root_of, verify_inclusion
+from greylag_protocols.merkle import hash_leaf, prove_all, root_of, verify_inclusion
 from greylag_protocols.signing import Signer, parse_statement, verify_statement
 from greylag_protocols.terms import STRICT
 
@@ -84,9 +84,9 @@ def batch_leaves(keys: Sequence[bytes], first: int) -> list[bytes]:
     return [key_leaf(key, first + index) for index, key in enumerate(keys)]
 
 
-def prove_key(keys: Sequence[bytes], first: int, attempt: int) -> tuple[bytes, ...]:
-    """The inclusion proof of the key for ``attempt``."""
-    return tuple(prove_inclusion(batch_leaves(keys, first), attempt - first))
+def prove_batch(keys: Sequence[bytes], first: int) -> tuple[bytes, list[tuple[bytes, ...]]]:
+    """A batch's root, and the inclusion proof of each of its keys."""
+    return prove_all(batch_leaves(keys, first))
 
 
 def claimed_firm(envelope: bytes) -> str:

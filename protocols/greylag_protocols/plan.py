@@ -6,12 +6,11 @@ errors with a suggestion; terms from outside are checked by the same rules as on
 
 import math
 import re
-import tomllib
 from collections import Counter
 from dataclasses import asdict
 
 from greylag_protocols import accounting, parameters
-from greylag_protocols.encoding import parse_as, parse_json
+from greylag_protocols.encoding import parse_as, parse_json, parse_toml
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.terms import (
     TERMS_VERSION,
@@ -41,11 +40,7 @@ def parse_plan(text: str) -> Plan:
         ConfigError: TOML errors, unknown or missing keys, values outside their bounds, and
             combinations that make no sense; the message names the key and the remedy.
     """
-    try:
-        value = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: a number of 5,000 digits, too
-        raise ConfigError(f"the plan is not TOML: {error}") from None
-    plan = parse_as(Plan, value, what="plan")
+    plan = parse_as(Plan, parse_toml(text, what="plan"), what="plan")
     _check_data(plan.data)
     _check_model(plan.data, plan.model)
     _check_privacy(plan.privacy, plan.training)

@@ -21,7 +21,7 @@ TERMS_VERSION: Literal["terms/v1"] = "terms/v1"
 REJOIN_EVERY = 50  # a firm that dropped out may come back only at these rounds
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
-Unit = Literal["record", "group", "firm"]
+Unit = Literal["record", "group", "firm"]  # from fine to coarse
 STRICT = ConfigDict(extra="forbid", strict=True)
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Text = Annotated[str, Field(min_length=1, max_length=400)]

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from greylag_protocols.encoding import parse_as
+from greylag_protocols.encoding import parse_as, parse_toml
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.invite import ConsortiumId, Host, spki_pin
 from greylag_protocols.membership import Name
@@ -159,10 +158,7 @@ class Consortium:
             raise ConfigError(
                 f"{root} holds no consortium; make one with: greylag-server init {root}"
             )
-        try:
-            value = tomllib.loads(_read(path).decode())
-        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested without end
-            raise ConfigError(f"{path} is not TOML: {error}") from None
+        value = parse_toml(_read(path), what=str(path))
         settings = parse_as(ConsortiumSettings, value, what=str(path))
         keys = root / "keys"
         authority = CertificateAuthority.load(_read(keys / "ca.key.pem"), _read(keys / "ca.pem"))

@@ -9,7 +9,6 @@ import logging
 import socket
 import threading
 import time
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Annotated, Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from greylag_protocols.encoding import parse_as
+from greylag_protocols.encoding import parse_as, parse_toml
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.membership import Name
 from greylag_protocols.terms import STRICT
@@ -81,15 +80,13 @@ def read_nodes(path: Path) -> dict[int, str]:
         ConfigError: the file is missing or wrong, or names a node twice.
     """
     try:
-        value = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist: write there, under [nodes], a line for each firm, such as "
             'supplier-01 = "8193...", with the id that `flwr supernode register` told'
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-    parsed = parse_as(_Nodes, value, what=str(path))
+    parsed = parse_as(_Nodes, parse_toml(content, what=str(path)), what=str(path))
     firms = {int(node): firm for firm, node in parsed.nodes.items()}
     if len(firms) < len(parsed.nodes):
         raise ConfigError(f"{path}: one node stands for two firms; each firm has its own SuperNode")

@@ -16,7 +16,6 @@ import contextlib
 import ctypes
 import logging
 import threading
-import time
 import uuid
 from collections.abc import AsyncIterable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -167,18 +166,6 @@ class GrpcGrid(FrameGrid):
             if not wanted & self._replies.keys():
                 self._lock.wait(PULL_WAIT_S)
             return [self._replies.pop(key) for key in wanted & self._replies.keys()]
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        wanted = set(self.push_messages(messages))
-        end_s = None if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
-        while wanted and (end_s is None or time.monotonic() < end_s):
-            for reply in self.pull_messages(wanted):
-                wanted.discard(reply.metadata.reply_to_message_id)
-                replies.append(reply)
-        return replies
 
     # -- streams, in the event loop's thread -----------------------------------------------------
 

@@ -11,6 +11,7 @@ back is a new node, so that its return is seen even between two looks.
 import hashlib
 import time
 import uuid
+from collections.abc import Iterable
 
 from flwr.app import ConfigRecord, Error, Message, Metadata, RecordDict
 from flwr.serverapp import Grid
@@ -34,11 +35,6 @@ def node_id(firm: str, connection: int = 0) -> int:
 def firm_part(node: int) -> int:
     """What the node ids of all connections of one firm have in common."""
     return node // CONNECTIONS
-
-
-def same_firm(first: int, second: int) -> bool:
-    """Whether two node ids are connections of one firm."""
-    return firm_part(first) == firm_part(second)
 
 
 def wrap(frame: bytes, node: int, message_type: str) -> Message:
@@ -104,3 +100,15 @@ class FrameGrid(Grid):
         ttl: float | None = None,
     ) -> Message:
         return wrap(unwrap_content(content), dst_node_id, message_type)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        waiting = set(self.push_messages(messages))
+        until_s = None if timeout is None else time.monotonic() + timeout
+        replies: list[Message] = []
+        while waiting and (until_s is None or time.monotonic() < until_s):
+            for reply in self.pull_messages(list(waiting)):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                replies.append(reply)
+        return replies

@@ -95,15 +95,3 @@ class StockGrid(FrameGrid):
             self._agents[node] = agent
             self._connections[node] += 1
         return wrap_reply(unwrap(reply), request)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        waiting = set(self.push_messages(messages))
-        until_s = None if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
-        while waiting and (until_s is None or time.monotonic() < until_s):
-            for reply in self.pull_messages(list(waiting)):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                replies.append(reply)
-        return replies

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from greylag_protocols import log
 from greylag_protocols.errors import VerificationError
-from greylag_protocols.keys import VerifiedBatch, batch_leaves, verify_batch
+from greylag_protocols.keys import VerifiedBatch, prove_batch, verify_batch
 from greylag_protocols.log import ChainTip
 from greylag_protocols.membership import Membership
-from greylag_protocols.merkle import prove_all
 from greylag_protocols.messages import SignedBatch
 from greylag_protocols.round import RosterKey
 from greylag_protocols.signing import parse_statement
@@ -62,7 +61,7 @@ class Firm:
         expected = (self.name, run, membership.consortium, membership.epoch, len(signed.keys))
         if (facts.firm, facts.run, facts.consortium, facts.epoch, facts.size) != expected:
             raise VerificationError("a key batch for another firm, run or membership")
-        root, proofs = prove_all(batch_leaves(signed.keys, facts.first))
+        root, proofs = prove_batch(signed.keys, facts.first)
         if root != batch.root:
             raise VerificationError("a key batch whose keys do not lead to its root")
         self.batch, self.statement = batch, signed.statement

@@ -5,9 +5,6 @@ attacker is after stands out of the noise of what it got, 1 being one standard d
 
 - **One crafted model for all**: one record moves the sum by C at most, against noise of sigma C:
   1 / sigma. Without noise: infinite.
-- **The same model many times**: k rounds show it sqrt(k) times better; every one is charged, and
-  epsilon is for all of them together.
-- **The attempt that was void and completed late**: two noisy sums, both charged.
 - **Two rosters that differ by one firm**: the difference is that firm's own sum with noise of
   sqrt(2) sigma C. For many rows that agree it stands far out: this is the residual that ``record``
   does not cover, why rosters change rarely, and what ``unit = "firm"`` bounds.
@@ -26,7 +23,6 @@ from consortium_in_memory import Consortium, make_terms, run_on
 from greylag_client.engine import make_engine
 from greylag_client.recovery import make_revocation
 from greylag_protocols import log
-from greylag_protocols.accounting import epsilon_of
 from greylag_protocols.features import Records
 from greylag_protocols.membership import LIFETIME_S
 from greylag_protocols.optimiser import ModelState
@@ -64,32 +60,6 @@ def test_one_crafted_model_shows_a_record_no_better_than_one_to_sigma(memory_pat
     share = np.sqrt(4 / 3)  # all four firms are honest, three are counted on
     assert np.std(noise) == pytest.approx(share * sigma * clip, rel=0.2)
     assert clip / (np.std(noise) / share) == pytest.approx(1 / sigma, rel=0.2)
-
-
-def test_the_same_model_many_times_is_paid_every_time(memory_path: Path) -> None:
-    terms = make_terms(rounds=8)
-    lead = watched_lead(memory_path, terms).enter()
-    for attempt in range(1, 9):
-        lead.answered(lead.round(attempt))  # the weights never change
-    (account,) = lead.victim.ledger.accounts()
-    assert account.charged == 8
-    spent = [epsilon_of(terms.mechanism, releases=k, delta=terms.privacy.delta) for k in (1, 8)]
-    assert spent[1] <= terms.privacy.epsilon
-    assert 1.5 * spent[0] < spent[1] < 8 * spent[0]
-
-
-def test_a_void_attempt_that_is_completed_late_was_paid(memory_path: Path) -> None:
-    lead = watched_lead(memory_path, make_terms()).enter()
-    late = lead.round(1)
-    for name in ALL[:3]:  # firm-d keeps silent, the lead calls it void and goes on without it
-        answered(lead.consortium.firms[name].participant, late)
-    again = lead.round(2, round_number=1, roster=ALL[:3])
-    for name in ALL[:3]:
-        answered(lead.consortium.firms[name].participant, again)
-    answered(lead.consortium.firms["firm-d"].participant, late)  # now the first sum is whole, too
-    assert [item["attempt"] for item in lead.victim.receipts()] == [1, 2]
-    (account,) = lead.victim.ledger.accounts()
-    assert account.charged == 2
 
 
 def test_two_rosters_show_the_difference_and_only_the_unit_firm_bounds_it(

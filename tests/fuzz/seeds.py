@@ -218,7 +218,7 @@ def make_coordinator_messages() -> list[bytes]:
             roster=tuple(FIRMS),
             seen=(1, 0, 2),
             keys=tuple(batch.keys[1] for batch in batches),
-            proofs=tuple(keys.prove_key(batch.keys, 1, 2) for batch in batches),
+            proofs=tuple(keys.prove_batch(batch.keys, 1)[1][1] for batch in batches),
             batches=tuple(batch.statement for batch in batches),
             weights=np.linspace(-1, 1, 50, dtype=np.float32),
         ).encode(),

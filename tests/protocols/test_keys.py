@@ -6,7 +6,7 @@ from greylag_protocols.keys import (
     batch_leaves,
     claimed_firm,
     key_leaf,
-    prove_key,
+    prove_batch,
     sign_batch,
     verify_batch,
 )
@@ -38,7 +38,7 @@ def test_every_key_of_a_batch_verifies_for_its_own_attempt_only(firm):
     assert batch.facts.tip == ChainTip(seq=7, head=b"\x08" * 32)
     assert claimed_firm(_batch(firm)) == "a"
     for offset, key in enumerate(KEYS):
-        proof = prove_key(KEYS, FIRST, FIRST + offset)
+        proof = prove_batch(KEYS, FIRST)[1][offset]
         batch.check_key(key, proof, attempt=FIRST + offset)
         for attempt in (-1, 0, FIRST - 1, *range(FIRST, FIRST + 12), 2**64):
             if attempt != FIRST + offset:
@@ -54,11 +54,11 @@ def test_a_proof_from_another_batch_is_refused(firm):
     batch = verify_batch(_batch(firm), firm.public_key)
     others = [bytes([number]) * 32 for number in range(101, 112)]
     with pytest.raises(VerificationError, match="root"):
-        batch.check_key(others[0], prove_key(others, FIRST, FIRST), attempt=FIRST)
+        batch.check_key(others[0], prove_batch(others, FIRST)[1][0], attempt=FIRST)
     # The same keys, signed for later attempts: a key serves one attempt only.
     later = verify_batch(_batch(firm, first=FIRST + 1), firm.public_key)
     with pytest.raises(VerificationError, match="root"):
-        later.check_key(KEYS[1], prove_key(KEYS, FIRST, FIRST + 1), attempt=FIRST + 1)
+        later.check_key(KEYS[1], prove_batch(KEYS, FIRST)[1][1], attempt=FIRST + 1)
 
 
 def test_leaves_bind_key_and_attempt():

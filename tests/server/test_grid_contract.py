@@ -27,7 +27,7 @@ from greylag_server import grid_grpc
 from greylag_server.authority import CertificateAuthority, encode_private, make_tls_key
 from greylag_server.grid_grpc import CHUNK_BYTES, GrpcGrid, split_parcel
 from greylag_server.grid_local import LocalGrid
-from greylag_server.grid_messages import node_id, same_firm, unwrap, wrap, wrap_loss, wrap_reply
+from greylag_server.grid_messages import firm_part, node_id, unwrap, wrap, wrap_loss, wrap_reply
 from parcels import join_parcels
 
 LIMIT = 4 << 20
@@ -159,7 +159,9 @@ def test_large_frames_go_both_ways(lead: Lead) -> None:
     assert len(replies) == 3
     for reply in replies:
         node = reply.metadata.src_node_id
-        firm = next(f for f in ("firm-a", "firm-b", "firm-c") if same_firm(node_id(f), node))
+        firm = next(
+            f for f in ("firm-a", "firm-b", "firm-c") if firm_part(node_id(f)) == firm_part(node)
+        )
         assert unwrap(reply) == firm.encode() + frames[node][::-1]
 
 
@@ -245,7 +247,7 @@ def test_an_oversize_frame_cuts_the_firm_off_and_gives_an_error() -> None:
         lead.start_agent("firm-a", lambda frame: bytes(200_000) if frame == b"large" else frame)
         lead.start_agent("firm-b")
         first, second = nodes(lead.grid, 2)
-        large = first if same_firm(first, node_id("firm-a")) else second
+        large = first if firm_part(first) == firm_part(node_id("firm-a")) else second
         other = second if large == first else first
         reply = ask(lead.grid, large, b"large")
         assert reply.has_error()
@@ -334,7 +336,7 @@ def test_a_firm_that_leaves_gives_an_error_and_comes_back_as_a_new_node(lead: Le
     lead.start_agent("firm-a")
     (second,) = nodes(lead.grid, 1)
     assert second != first
-    assert same_firm(first, second)
+    assert firm_part(first) == firm_part(second)
     assert unwrap(ask(lead.grid, second, b"again")) == b"again"
     assert ask(lead.grid, first, b"to the old one").has_error()
 
@@ -379,7 +381,7 @@ def test_a_timeout_gives_the_replies_that_are_there(lead: Lead) -> None:
     replies = list(lead.grid.send_and_receive(messages, timeout=0.5))
     go_on.set()
     assert len(replies) == 1
-    assert same_firm(replies[0].metadata.src_node_id, node_id("firm-a"))
+    assert firm_part(replies[0].metadata.src_node_id) == firm_part(node_id("firm-a"))
 
 
 # -- flwr ------------------------------------------------------------------------------------------
@@ -420,8 +422,8 @@ def test_node_ids_fit_flwr_and_tell_firms_apart() -> None:
     ids = [node_id(firm, connection) for firm in ("a", "b") for connection in (0, 1, 32767)]
     assert len(set(ids)) == 6
     assert all(0 < item < 2**63 for item in ids)
-    assert same_firm(ids[0], ids[2])
-    assert not same_firm(ids[0], ids[3])
+    assert firm_part(ids[0]) == firm_part(ids[2])
+    assert firm_part(ids[0]) != firm_part(ids[3])
     assert node_id("a", 32768) == node_id("a", 0)  # numbers come round
 
 

@@ -13,7 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from greylag_protocols.errors import ConfigError
 from greylag_server import flower_app, grid_stock
 from greylag_server.consortium import Consortium
-from greylag_server.grid_messages import node_id, same_firm, unwrap, wrap
+from greylag_server.grid_messages import firm_part, node_id, unwrap, wrap
 from greylag_server.grid_stock import StockGrid
 
 FIRMS = {7: "firm-a", 8: "firm-b", 2**63 + 5: "firm-c"}
@@ -82,7 +82,7 @@ def link(monkeypatch: pytest.MonkeyPatch) -> SuperLink:
 
 
 def node_of(grid: StockGrid, firm: str) -> int:
-    return next(item for item in grid.get_node_ids() if same_firm(item, node_id(firm)))
+    return next(item for item in grid.get_node_ids() if firm_part(item) == firm_part(node_id(firm)))
 
 
 def push(grid: StockGrid, firm: str, frame: bytes = b"ask") -> str:

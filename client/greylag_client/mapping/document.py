@@ -1,12 +1,11 @@
 """``mapping.toml``: how one firm's table becomes the plan's. It names columns and holds no data."""
 
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from greylag_protocols.encoding import parse_as
+from greylag_protocols.encoding import parse_as, parse_toml
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.terms import STRICT
 from pydantic import Field
@@ -97,16 +96,14 @@ def read_mapping(path: Path) -> Mapping:
         ConfigError: the file is missing, not TOML, or holds unknown or wrong keys.
     """
     try:
-        value = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(
             f"no mapping at {path}; leave --mapping out to be asked and to have one written"
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
-        raise ConfigError(f"{path.name}: not TOML: {error}") from None
-    return parse_as(Mapping, value, what=path.name)
+    return parse_as(Mapping, parse_toml(content, what=path.name), what=path.name)
 
 
 def _quoted(text: str) -> str:
