@@ -14,7 +14,7 @@ Every message is answered by exactly one; every refusal changes nothing. Rules o
 5. Secrets are erased; the masked bytes alone are kept, for identical retransmission.
 
 Masks are an injected part so that the lab's simulation can leave them out; the agent's own
-composition (``greylag_client.agent``) knows only the real ones.
+composition (``greylag_client.composition``) knows only the real ones.
 """
 
 import logging
