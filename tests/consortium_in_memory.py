@@ -23,7 +23,7 @@ from greylag_client.masks import ApplyMasks
 from greylag_client.masks import PairwiseMasks as RealMasks
 from greylag_client.participant import Participant
 from greylag_client.policy import Policy
-from greylag_client.session import ClippedSums, Identity
+from greylag_client.session import ClippedSums, Identity, OneTable
 from greylag_protocols import log
 from greylag_protocols.features import Records
 from greylag_protocols.membership import LIFETIME_S, Member, Membership, SignedMembership
@@ -154,10 +154,10 @@ class Firm:
         self.ledger = Ledger(self.root / "ledger.sqlite")
         self.participant = Participant(
             identity=Identity(firm=self.name, consortium=NAME, signer=self.signer),
-            policy=self.policy,
+            policy=lambda: self.policy,
             ledger=self.ledger,
             memberships=self.memberships,
-            load_engine=self.load_engine,
+            data=OneTable(lambda terms: self.load_engine(terms)),
             masker=self.masks,
             entropy=os.urandom,
             clock=self.clock,

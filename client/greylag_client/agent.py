@@ -63,7 +63,7 @@ def make_threads(
         ConfigError: the policy is at fault, or no socket can be made although policy allows it.
     """
     settings, policy = firm.settings, read_policy(firm.policy_path)
-    gate = Gate(identity_of(firm), policy, participant)
+    gate = Gate(identity_of(firm), partial(read_policy, firm.policy_path), participant)
     threads = []
     if "grpc" in policy.engines:
         address, answer = f"{settings.host}:{settings.port}", gate.answer_over("grpc")

@@ -64,6 +64,7 @@ def check_roster(
             f"the lead and one operator run {together} firms of the roster, the noise "
             f"survives only max_colluding = {privacy.max_colluding} of {terms.run_id}"
         )
+    policy.check_company(session.membership, firms)
     before, now = set(account.roster), set(firms)
     if round_number == account.last_round and not now < before:
         raise VerificationError("a repeated round needs a strictly smaller roster")

@@ -4,21 +4,18 @@ to leave any of them out; the lab's unmasked simulation composes its own partici
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from greylag_protocols.errors import ConfigError
 from greylag_protocols.membership import Membership, SignedMembership
-from greylag_protocols.terms import Terms
 
-from greylag_client.engine import make_engine
+from greylag_client.data_files import FirmData
 from greylag_client.firm import FirmDirectory
 from greylag_client.ledger import Ledger
 from greylag_client.masks import PairwiseMasks
 from greylag_client.participant import Participant
 from greylag_client.policy import read_policy
-from greylag_client.session import ClippedSums, Identity
-from greylag_client.table import load_table
+from greylag_client.session import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +53,16 @@ def make_participant(firm: FirmDirectory, *, approve: str | None = None) -> Part
     Raises:
         ConfigError: the directory or its policy is at fault.
     """
+    read = partial(read_policy, firm.policy_path)
+    read()  # a mistake is told now, not at the first message
+    ledger = Ledger(firm.ledger_path)
     return Participant(
         identity=identity_of(firm),
-        policy=read_policy(firm.policy_path),
-        ledger=Ledger(firm.ledger_path),
+        policy=read,
+        ledger=ledger,
         memberships=_Approvals(firm, approve),
-        load_engine=_engine_loader(firm),
+        data=FirmData(firm, ledger),
         masker=PairwiseMasks(),
         entropy=os.urandom,
         clock=time.time,
     )
-
-
-def _engine_loader(firm: FirmDirectory) -> Callable[[Terms], ClippedSums]:
-    def load(terms: Terms) -> ClippedSums:
-        if firm.data_path is None:
-            raise ConfigError("no table yet: set `data` in firm.toml to a CSV file")
-        table = load_table(firm.data_path, terms.data)
-        return make_engine(terms, table.records(table.train))
-
-    return load

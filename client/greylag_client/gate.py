@@ -11,14 +11,14 @@ import threading
 from functools import partial
 
 from greylag_protocols import log
-from greylag_protocols.errors import RefusedError
+from greylag_protocols.errors import ConfigError, RefusedError
 from greylag_protocols.messages import CoordinatorMessage, Refusal, Round
 from greylag_protocols.parsing import parse_coordinator_message
 
 from greylag_client.app import answer_frame, make_client_app, make_context
 from greylag_client.link import Answer
 from greylag_client.participant import Participant
-from greylag_client.policy import Engine, Policy
+from greylag_client.policy import Engine, ReadPolicy
 from greylag_client.session import Identity
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 class Gate:
     """One firm's gate."""
 
-    def __init__(self, identity: Identity, policy: Policy, participant: Participant) -> None:
+    def __init__(self, identity: Identity, policy: ReadPolicy, participant: Participant) -> None:
         self._identity = identity
         self._policy = policy
         self._app, self._context = make_client_app(participant), make_context()
@@ -40,10 +40,10 @@ class Gate:
     def _answer(self, engine: Engine, frame: bytes) -> bytes:
         message = parse_coordinator_message(frame)
         try:
-            self._policy.check_engine(engine)
-        except RefusedError as error:
+            self._policy().check_engine(engine)
+        except (ConfigError, RefusedError) as error:
             logger.warning("%s: refused (policy): %s", message.run, error)
-            return self._refuse(message, error).encode()
+            return self._refuse(message).encode()
         with self._one_at_a_time:
             try:
                 train = isinstance(message, Round)
@@ -53,11 +53,11 @@ class Gate:
                     f"the ledger could not be read ({error})", refusal_class="protocol"
                 ) from None
 
-    def _refuse(self, message: CoordinatorMessage, error: RefusedError) -> Refusal:
+    def _refuse(self, message: CoordinatorMessage) -> Refusal:
         statement = log.sign_refusal(
             self._identity.signer,
             firm=self._identity.firm,
             run=message.run,
-            refusal_class=error.refusal_class,
+            refusal_class="policy",
         )
-        return Refusal(run=message.run, refusal_class=error.refusal_class, statement=statement)
+        return Refusal(run=message.run, refusal_class="policy", statement=statement)

@@ -1,107 +1,45 @@
 """The firm's ledger: what was promised, what was spent, durably, before anything leaves.
 
-SQLite with a write-ahead log and ``synchronous=FULL``: when a method returns, the disk has it.
 Entries are the firm's own signed statements (see ``greylag_protocols.log``), chained and
-append-only; the other tables can be derived from them but are kept in the same transactions.
-
-Budget across runs: the sum of whole-run (epsilon, delta), by unit. A run is charged in full from
-its first release on, however early it ends: when to stop is decided after seeing results, so a
-part-price would not be a bound (which is also why no privacy filter is used here; whole runs whose
-prices are fixed beforehand need none). Before its first release it only reserves.
+append-only; the other tables can be derived from them and from the data, but are kept in the same
+transactions. When a method returns, the disk has what it wrote (``ledger_file``). What runs cost
+together is ``budget``'s affair.
 """
 
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, get_args
 
-from greylag_protocols.accounting import cost_in_finer_unit
-from greylag_protocols.errors import BudgetExceededError, RefusedError
+from greylag_protocols.errors import BudgetExceededError, ConfigError, RefusedError
 from greylag_protocols.log import ChainTip, entry_head
 from greylag_protocols.terms import Terms, Unit
 
+from greylag_client.budget import Charge, check_limits
+from greylag_client.datasets import Content, Datasets
+from greylag_client.ledger_file import LedgerFile
+from greylag_client.peer_notes import PeerNotes
 from greylag_client.policy import Policy
+from greylag_client.refusals import Refusals
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (
-    seq INTEGER PRIMARY KEY CHECK (seq > 0),
-    run TEXT NOT NULL,
-    envelope BLOB NOT NULL
-) STRICT;
-CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE UPDATE ON entries
-    BEGIN SELECT RAISE(ABORT, 'entries are append-only'); END;
-CREATE TRIGGER IF NOT EXISTS entries_remain BEFORE DELETE ON entries
-    BEGIN SELECT RAISE(ABORT, 'entries are append-only'); END;
-CREATE TABLE IF NOT EXISTS runs (
-    run TEXT PRIMARY KEY,
-    terms BLOB NOT NULL,
-    dataset TEXT NOT NULL,
-    unit TEXT NOT NULL,
-    epsilon REAL NOT NULL,
-    delta REAL NOT NULL,
-    max_attempts INTEGER NOT NULL,
-    charged INTEGER NOT NULL DEFAULT 0 CHECK (charged <= max_attempts),
-    last_attempt INTEGER NOT NULL DEFAULT 0,
-    last_round INTEGER NOT NULL DEFAULT 0,
-    roster TEXT NOT NULL DEFAULT '',
-    roster_changes INTEGER NOT NULL DEFAULT 0,
-    closed INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE TABLE IF NOT EXISTS peers (
-    firm TEXT PRIMARY KEY,
-    seq INTEGER NOT NULL,
-    head BLOB NOT NULL
-) STRICT;
-"""
+YEAR_S = 365 * 24 * 3600
 
 SignEntry = Callable[[ChainTip], bytes]
 
 
-UNITS: tuple[Unit, ...] = get_args(Unit)  # from fine to coarse
-
-
-class Charge(NamedTuple):
-    """What one whole run costs a unit of its own kind."""
-
-    unit: Unit
-    epsilon: float
-    delta: float
-
-
-def total_charge(charges: Sequence[Charge]) -> tuple[float, float]:
-    """(epsilon, delta) of runs together, for the unit that comes off worst.
-
-    Only units that some run promised to protect are looked at. A run of a coarser unit counts for a
-    finer one as ``cost_in_finer_unit`` says; a run of a finer unit promises a coarser one nothing
-    that could be added up, so a firm that wants groups protected must allow no ``record`` runs.
-    """
-    worst = (0.0, 0.0)
-    for unit in {item.unit for item in charges}:
-        costs = [
-            (item.epsilon, item.delta)
-            if item.unit == unit
-            else cost_in_finer_unit(item.epsilon, item.delta)
-            for item in charges
-            if UNITS.index(item.unit) >= UNITS.index(unit)
-        ]
-        epsilon, delta = (sum(column) for column in zip(*costs, strict=True))
-        worst = max(worst[0], epsilon), max(worst[1], delta)
-    return worst
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunAccount:
-    """A run as the ledger knows it. ``roster`` is that of the last attempt answered."""
+    """A run as the ledger knows it. ``roster`` is that of the last attempt answered; ``datasets``
+    are those that it reads; ``accepted_s`` and ``last_s`` (of the last debit) are Unix seconds."""
 
     run: str
     terms: bytes
-    dataset: str
+    datasets: tuple[str, ...]
     unit: Unit
     epsilon: float
     delta: float
     max_attempts: int
+    accepted_s: int
+    last_s: int
     charged: int
     last_attempt: int
     last_round: int
@@ -113,6 +51,16 @@ class RunAccount:
     def holds(self) -> bool:
         """Whether this run's epsilon counts against the limit: reserved, or spent."""
         return self.charged > 0 or not self.closed
+
+    def charge(self, now_s: float) -> Charge:
+        """What it holds of the budgets. It counts for a year after its last release."""
+        return Charge(
+            unit=self.unit,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            datasets=frozenset(self.datasets),
+            recent=not self.closed or self.last_s >= now_s - YEAR_S,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,38 +78,23 @@ class Ledger:
 
     Args:
         path: the SQLite file, or ``:memory:`` (only the lab's simulation keeps nothing).
+
+    Attributes:
+        datasets: names, budgets and marks of the firm's data sets.
+        peers: how far other firms' ledgers were.
+        refusals: what was refused here and why.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        with self._transaction():
-            for statement in _statements(SCHEMA):
-                self._db.execute(statement)
+        self._file = LedgerFile(path)
+        self._db = self._file.db
+        self.datasets = Datasets(self._file)
+        self.peers = PeerNotes(self._file)
+        self.refusals = Refusals(self._file)
 
     def close_file(self) -> None:
         """Close the database."""
         self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All or nothing; a disk that does not take it refuses, and nothing is sent."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.OperationalError as error:
-            raise RefusedError(
-                f"the ledger could not be written ({error}); nothing was sent. Free disk space "
-                "or end the other program that holds the file, then start the agent again",
-                refusal_class="protocol",
-            ) from None
 
     def tip(self) -> ChainTip:
         """Where the firm's chain stands."""
@@ -185,62 +118,111 @@ class Ledger:
 
     def _accounts(self, clause: str, *values: str) -> Iterator[RunAccount]:
         columns = (
-            "run, terms, dataset, unit, epsilon, delta, max_attempts, charged, last_attempt, "
-            "last_round, roster, roster_changes, closed"
+            "run, terms, unit, epsilon, delta, max_attempts, accepted_s, last_s, charged, "
+            "last_attempt, last_round, roster, roster_changes, closed"
         )
-        for row in self._db.execute(f"SELECT {columns} FROM runs {clause}", values):
-            fields = dict(zip(columns.split(", "), row, strict=True))
-            fields["roster"] = tuple(fields["roster"].split()) if fields["roster"] else ()
+        datasets = "(SELECT group_concat(dataset, ' ') FROM run_data WHERE run_data.run = runs.run)"
+        for row in self._db.execute(f"SELECT {columns}, {datasets} FROM runs {clause}", values):
+            fields = dict(zip([*columns.split(", "), "datasets"], row, strict=True))
+            fields["roster"] = tuple(fields["roster"].split())
+            fields["datasets"] = tuple(sorted((fields["datasets"] or "").split()))
             fields["closed"] = bool(fields["closed"])
             yield RunAccount(**fields)
 
+    def held(self, *, now_s: float, without: str = "") -> list[Charge]:
+        """What all runs but ``without`` hold: reserved, or spent."""
+        return [
+            item.charge(now_s) for item in self.accounts() if item.holds and item.run != without
+        ]
+
+    def affordable(
+        self, names: Sequence[str], terms: Terms, *, policy: Policy, now_s: float
+    ) -> tuple[str, ...]:
+        """Those of the data sets ``names`` whose budgets allow another run with these terms.
+
+        Raises:
+            BudgetExceededError: none does; names the limit of the last one.
+        """
+        fitting, refused = [], BudgetExceededError("no data set of this firm fits the plan")
+        for name in names:
+            try:
+                self._check_limits([name], _new_charge(terms, [name]), policy, now_s)
+                fitting.append(name)
+            except BudgetExceededError as error:
+                refused = error
+        if not fitting:
+            raise refused
+        return tuple(fitting)
+
+    def _check_limits(
+        self, names: Sequence[str], charge: Charge, policy: Policy, now_s: float, run: str = ""
+    ) -> None:
+        """Every data set that shares anything with ``names`` can bear ``charge`` besides all that
+        other runs hold."""
+        charges = [*self.held(now_s=now_s, without=run), charge]
+        reach: Unit = "firm" if charge.unit == "firm" else "group"
+        touched = [self.datasets.overlap(name)[reach] for name in names]
+        for name in sorted(frozenset().union(*touched)):
+            check_limits(name, charges, self.datasets.overlap(name), policy.limits(name))
+
     def accept(
-        self, terms: Terms, encoded: bytes, *, dataset: str, policy: Policy, sign: SignEntry
+        self,
+        terms: Terms,
+        encoded: bytes,
+        *,
+        contents: Mapping[str, Content],
+        policy: Policy,
+        now_s: float,
+        sign: SignEntry,
     ) -> None:
         """Reserve the run's whole budget and write the acceptance.
 
+        Args:
+            contents: the data sets that the run reads, and what they hold.
+
         Raises:
-            BudgetExceededError: the reservation would pass a limit; nothing was written.
+            BudgetExceededError: the reservation would pass a limit of one of them, or of a data
+                set that shares records with one of them; nothing was written.
         """
-        with self._transaction():
-            held = [item for item in self.accounts() if item.holds and item.dataset == dataset]
-            privacy = terms.privacy
-            charges = [Charge(item.unit, item.epsilon, item.delta) for item in held]
-            charges.append(Charge(privacy.unit, privacy.epsilon, privacy.delta))
-            epsilon, delta = total_charge(charges)
-            if epsilon > policy.lifetime_epsilon * (1 + 1e-9):
-                raise BudgetExceededError(
-                    f"lifetime_epsilon = {policy.lifetime_epsilon}: with this run {epsilon:.4g} "
-                    "would be reserved or spent. Close unused runs, or decide on a higher limit"
-                )
-            if delta > policy.lifetime_delta * (1 + 1e-9):
-                raise BudgetExceededError(
-                    f"lifetime_delta = {policy.lifetime_delta}: with this run {delta:.4g} would "
-                    "be reserved or spent"
-                )
+        privacy = terms.privacy
+        if not contents:
+            raise ConfigError("a run must read a data set; none was given")
+        with self._file.transaction():
+            self.datasets.bind(terms.run_id, contents)
+            self._check_limits(
+                sorted(contents), _new_charge(terms, contents), policy, now_s, terms.run_id
+            )
             self._append(terms.run_id, sign)
             self._db.execute(
-                "INSERT INTO runs (run, terms, dataset, unit, epsilon, delta, max_attempts) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs (run, terms, unit, epsilon, delta, max_attempts, accepted_s, "
+                "last_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     terms.run_id,
                     encoded,
-                    dataset,
                     privacy.unit,
                     privacy.epsilon,
                     privacy.delta,
                     privacy.max_attempts,
+                    int(now_s),
+                    int(now_s),
                 ),
             )
 
-    def debit(self, debit: Debit, sign: SignEntry) -> None:
+    def rebind(self, run: str, contents: Mapping[str, Content]) -> list[str]:
+        """A run under way reads its data sets again. Returns those that have changed since."""
+        with self._file.transaction():
+            return self.datasets.bind(run, contents)
+
+    def debit(self, debit: Debit, *, policy: Policy, now_s: float, sign: SignEntry) -> None:
         """Charge one release and write its receipt. Only after this may anything leave.
+
+        The limits are looked at again, since policy may have changed.
 
         Raises:
             RefusedError: the run is closed or unknown, the attempt is old, or the disk is full.
-            BudgetExceededError: all attempts of the terms are used up.
+            BudgetExceededError: all attempts of the terms are used up, or a limit was lowered.
         """
-        with self._transaction():
+        with self._file.transaction():
             account = self.account(debit.run)
             if account is None or account.closed:
                 raise RefusedError(f"run {debit.run} is not open", refusal_class="protocol")
@@ -251,12 +233,16 @@ class Ledger:
                 )
             if account.charged >= account.max_attempts:
                 raise BudgetExceededError(f"all {account.max_attempts} attempts are used up")
+            self._check_limits(
+                account.datasets, account.charge(now_s), policy, now_s, run=debit.run
+            )
             changed = bool(account.roster) and account.roster != debit.roster
             self._append(debit.run, sign)
             self._db.execute(
-                "UPDATE runs SET charged = charged + 1, last_attempt = ?, last_round = ?, "
-                "roster = ?, roster_changes = roster_changes + ? WHERE run = ?",
+                "UPDATE runs SET charged = charged + 1, last_s = ?, last_attempt = ?, "
+                "last_round = ?, roster = ?, roster_changes = roster_changes + ? WHERE run = ?",
                 (
+                    int(now_s),
                     debit.attempt,
                     debit.round_number,
                     " ".join(debit.roster),
@@ -267,7 +253,7 @@ class Ledger:
 
     def close_run(self, run: str, sign: SignEntry) -> None:
         """Write the closed entry: the reservation ends, the run id is refused for ever."""
-        with self._transaction():
+        with self._file.transaction():
             account = self.account(run)
             if account is None or account.closed:
                 return
@@ -279,39 +265,6 @@ class Ledger:
         row = self._db.execute("SELECT envelope FROM entries WHERE seq = ?", (seq,)).fetchone()
         return None if row is None else entry_head(row[0])
 
-    def peer_tip(self, firm: str) -> ChainTip:
-        """The last entry that was seen of a peer's chain."""
-        row = self._db.execute("SELECT seq, head FROM peers WHERE firm = ?", (firm,)).fetchone()
-        return ChainTip() if row is None else ChainTip(seq=row[0], head=row[1])
-
-    def note_peers(self, tips: Mapping[str, ChainTip]) -> None:
-        """Remember how far peers' ledgers were: all of them, or none.
-
-        Raises:
-            RefusedError: one was further before, or shows another entry in the same place: the
-                peer's machine was set back or copied.
-        """
-        if not tips:
-            return
-        with self._transaction():
-            for firm, tip in tips.items():
-                self._note_peer(firm, tip)
-
-    def _note_peer(self, firm: str, tip: ChainTip) -> None:
-        known = self.peer_tip(firm)
-        if tip.seq < known.seq or (tip.seq == known.seq and tip.head != known.head):
-            raise RefusedError(
-                f"{firm} shows ledger entry {tip.seq}, where {known.seq} was seen before: its "
-                "machine was set back or copied. Ask that firm before going on",
-                refusal_class="protocol",
-            )
-        if tip.seq > known.seq:
-            self._db.execute(
-                "INSERT INTO peers (firm, seq, head) VALUES (?, ?, ?) "
-                "ON CONFLICT (firm) DO UPDATE SET seq = excluded.seq, head = excluded.head",
-                (firm, tip.seq, tip.head),
-            )
-
     def _append(self, run: str, sign: SignEntry) -> None:
         tip = self.tip()
         self._db.execute(
@@ -320,11 +273,6 @@ class Ledger:
         )
 
 
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script (``executescript`` would commit on its own)."""
-    pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""
+def _new_charge(terms: Terms, datasets: Iterable[str]) -> Charge:
+    privacy = terms.privacy
+    return Charge(privacy.unit, privacy.epsilon, privacy.delta, frozenset(datasets))

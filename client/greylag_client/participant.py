@@ -19,6 +19,8 @@ composition (``greylag_client.composition``) knows only the real ones.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Protocol
 
 from greylag_protocols import log
@@ -54,12 +56,11 @@ from greylag_client.attempt_rules import check_keys, check_progress, check_roste
 from greylag_client.contribution import make_vector
 from greylag_client.ledger import Debit, Ledger, RunAccount
 from greylag_client.masks import Masker
-from greylag_client.policy import Policy
-from greylag_client.session import ClippedSums, Identity, Session
+from greylag_client.policy import Policy, ReadPolicy
+from greylag_client.session import DataSource, Identity, LoadedData, Session
 
 logger = logging.getLogger(__name__)
 
-DATASET = "main"
 NONCE_BYTES = 32
 
 
@@ -90,8 +91,8 @@ class Participant:
     """One firm's side of all its runs.
 
     Args:
-        load_engine: reads the firm's table for given terms and checks it (ConfigError when it does
-            not fit), and builds the training engine.
+        policy: reads the firm's rules, anew for every message (ConfigError: everything is refused).
+        data: the firm's data sets.
         entropy: ``n -> n`` random bytes from the operating system.
         clock: Unix seconds.
     """
@@ -100,10 +101,10 @@ class Participant:
         self,
         *,
         identity: Identity,
-        policy: Policy,
+        policy: ReadPolicy,
         ledger: Ledger,
         memberships: Memberships,
-        load_engine: Callable[[Terms], ClippedSums],
+        data: DataSource,
         masker: Masker,
         entropy: Callable[[int], bytes],
         clock: Callable[[], float],
@@ -112,7 +113,7 @@ class Participant:
         self._policy = policy
         self._ledger = ledger
         self._memberships = memberships
-        self._load_engine = load_engine
+        self._data = data
         self._masker = masker
         self._entropy = entropy
         self._clock = clock
@@ -133,7 +134,7 @@ class Participant:
             return self._close(message)
         except GreylagError as error:
             refusal_class = _refusal_class(error)
-            logger.warning("%s: refused (%s): %s", message.run, refusal_class, error)
+            self._note_refusal(message.run, refusal_class, error)
         statement = log.sign_refusal(
             self._identity.signer,
             firm=self._identity.firm,
@@ -141,6 +142,15 @@ class Participant:
             refusal_class=refusal_class,
         )
         return Refusal(run=message.run, refusal_class=refusal_class, statement=statement)
+
+    def _note_refusal(self, run: str, refusal_class: RefusalClass, error: GreylagError) -> None:
+        """Tell the firm's own people, once for each reason."""
+        new = True
+        with suppress(RefusedError):  # a disk that takes no note must not change the answer
+            now_s = self._clock()
+            new = self._ledger.refusals.note(run, refusal_class, str(error), now_s=now_s)
+        level = logging.WARNING if new else logging.DEBUG
+        logger.log(level, "%s: refused (%s): %s", run, refusal_class, error)
 
     def reply_offset_s(self, run: str) -> float:
         """How long after a request its answer leaves at the earliest: public, whatever the data."""
@@ -161,13 +171,22 @@ class Participant:
         if account is not None and account.terms != offer.terms:
             raise VerificationError("other terms were accepted under this run id before")
         # Also for a run under way: the firm may have changed its mind since.
-        self._policy.check_terms(terms)
+        policy = self._allow(terms)
         if not self._peers_agree(offer, membership, terms.privacy.max_colluding):
             return Asking(run=offer.run, nonce=self._nonce)
-        engine = self._load_engine(terms)
         if account is None:
-            self._reserve(terms, offer.terms, digest, membership)
-        session = Session(terms=terms, digest=digest, membership=membership, engine=engine)
+            names = self._ledger.affordable(
+                self._data.fitting(terms), terms, policy=policy, now_s=self._clock()
+            )
+            loaded = self._data.load(terms, names)
+            self._reserve(terms, offer.terms, digest, membership, policy, loaded)
+        else:
+            loaded = self._data.load(terms, account.datasets)
+            for name in self._ledger.rebind(offer.run, loaded.contents):
+                logger.warning(
+                    "%s: data set %s has changed since the run last read it", offer.run, name
+                )
+        session = Session(terms=terms, digest=digest, membership=membership, engine=loaded.engine)
         self._sessions[offer.run] = session
         last = account.last_attempt if account is not None else 0
         batch = session.renew_keys(
@@ -177,6 +196,13 @@ class Participant:
             entropy=self._entropy,
         )
         return Accepted(run=offer.run, entries=self._ledger.entries_after(offer.seen), batch=batch)
+
+    def _allow(self, terms: Terms) -> Policy:
+        """The policy as it stands now, which allows these terms at this hour."""
+        policy = self._policy()
+        policy.check_terms(terms)
+        policy.check_time(datetime.fromtimestamp(self._clock(), UTC).astimezone())
+        return policy
 
     def _approved_membership(self, offer: Offer) -> Membership:
         identity = self._identity
@@ -217,14 +243,23 @@ class Participant:
             self._vouched_for = max_colluding
         return max_colluding <= self._vouched_for
 
-    def _reserve(self, terms: Terms, encoded: bytes, digest: bytes, membership: Membership) -> None:
+    def _reserve(
+        self,
+        terms: Terms,
+        encoded: bytes,
+        digest: bytes,
+        membership: Membership,
+        policy: Policy,
+        loaded: LoadedData,
+    ) -> None:
         """Reserve the whole run's budget, with a signed acceptance."""
         identity, privacy = self._identity, terms.privacy
         self._ledger.accept(
             terms,
             encoded,
-            dataset=DATASET,
-            policy=self._policy,
+            contents=loaded.contents,
+            policy=policy,
+            now_s=self._clock(),
             sign=lambda tip: log.sign_acceptance(
                 identity.signer,
                 tip,
@@ -235,8 +270,9 @@ class Participant:
             ),
         )
         logger.info(
-            "%s: accepted; epsilon %g at delta %g per %s reserved for %d releases (%s)",
+            "%s: accepted on %s; epsilon %g at delta %g per %s reserved for %d releases (%s)",
             terms.run_id,
+            ", ".join(loaded.contents),
             privacy.epsilon,
             privacy.delta,
             privacy.unit,
@@ -248,7 +284,7 @@ class Participant:
         """Say what was seen last of other firms that have just started."""
         identity, statements = self._identity, []
         for firm, nonce in zip(ask.firms, ask.nonces, strict=True):
-            tip = self._ledger.peer_tip(firm)
+            tip = self._ledger.peers.tip(firm)
             seen = SeenStatement(
                 firm=identity.firm,
                 consortium=identity.consortium,
@@ -273,11 +309,12 @@ class Participant:
         context = attempt.context()
         if session.last_reply is not None and session.last_context == context:
             return session.last_reply  # the same bytes again: nothing new is released
-        self._check(session, account, message, attempt)
+        policy = self._allow(session.terms)
+        self._check(session, account, message, attempt, policy)
         own = attempt.firms.index(self._identity.firm)
         private, secret = session.take_key(message.attempt)
         apply_masks = self._masker.agree(private, attempt.roster, own, context)
-        self._debit(session, account, attempt, context)
+        self._debit(session, account, attempt, context, policy)
         # From here on nothing about the data may show: no refusal, no failure.
         vector = make_vector(
             session.terms,
@@ -308,15 +345,20 @@ class Participant:
         return reply
 
     def _check(
-        self, session: Session, account: RunAccount, message: Round, attempt: Attempt
+        self,
+        session: Session,
+        account: RunAccount,
+        message: Round,
+        attempt: Attempt,
+        policy: Policy,
     ) -> None:
         """Everything public that must hold before a debit; see ``attempt_rules``."""
         firm = self._identity.firm
         check_progress(session, account, message, now_s=self._clock())
         revoked = revoked_in(session.membership, self._memberships.revocations())
-        check_roster(session, account, message, firm=firm, policy=self._policy, revoked=revoked)
+        check_roster(session, account, message, firm=firm, policy=policy, revoked=revoked)
         batches = read_batches(session, message)
-        self._ledger.note_peers({name: batch.facts.tip for name, batch in batches.items()})
+        self._ledger.peers.note({name: batch.facts.tip for name, batch in batches.items()})
         session.batches.update(batches)
         check_keys(session, attempt, firm=firm)
         own = attempt.firms.index(firm)
@@ -327,7 +369,12 @@ class Participant:
             )
 
     def _debit(
-        self, session: Session, account: RunAccount, attempt: Attempt, context: bytes
+        self,
+        session: Session,
+        account: RunAccount,
+        attempt: Attempt,
+        context: bytes,
+        policy: Policy,
     ) -> None:
         identity, event_type = self._identity, session.terms.mechanism.event_type
         self._ledger.debit(
@@ -337,6 +384,8 @@ class Participant:
                 attempt=attempt.attempt,
                 roster=attempt.firms,
             ),
+            policy=policy,
+            now_s=self._clock(),
             sign=lambda tip: log.sign_receipt(
                 identity.signer,
                 tip,

@@ -1,6 +1,6 @@
 """What an agent keeps in memory about one run: terms, engine, one-time keys, peers' key batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +13,8 @@ from greylag_protocols.messages import Contribution, SignedBatch
 from greylag_protocols.signing import Signer
 from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
+
+from greylag_client.datasets import MAIN, Content
 
 
 class ClippedSums(Protocol):
@@ -29,6 +31,50 @@ class ClippedSums(Protocol):
         Args:
             units: indices of units by their place in the batch; negative where a place is empty.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedData:
+    """The data sets that a run reads, ready to train on.
+
+    Attributes:
+        contents: what they hold, by name; for the ledger.
+    """
+
+    engine: ClippedSums
+    contents: Mapping[str, Content]
+
+
+class DataSource(Protocol):
+    """The firm's data sets as the participant sees them."""
+
+    def fitting(self, terms: Terms) -> tuple[str, ...]:
+        """Names of the data sets that are meant for such terms.
+
+        Raises:
+            ConfigError: there is none.
+        """
+
+    def load(self, terms: Terms, names: Sequence[str]) -> LoadedData:
+        """Read and check data sets together.
+
+        Raises:
+            ConfigError: they do not fit the terms.
+        """
+
+
+class OneTable:
+    """A single data set whose content nobody else holds: for compositions in one process."""
+
+    def __init__(self, load_engine: Callable[[Terms], ClippedSums]) -> None:
+        self._load_engine = load_engine
+
+    def fitting(self, terms: Terms) -> tuple[str, ...]:
+        return (MAIN,)
+
+    def load(self, terms: Terms, names: Sequence[str]) -> LoadedData:
+        contents = {name: Content(commitment=bytes(32)) for name in names}
+        return LoadedData(engine=self._load_engine(terms), contents=contents)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

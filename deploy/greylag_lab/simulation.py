@@ -19,7 +19,7 @@ from greylag_client.masks import ApplyMasks, Masker, PairwiseMasks
 from greylag_client.participant import Participant
 from greylag_client.policy import Policy
 from greylag_client.prediction import Predictor
-from greylag_client.session import Identity
+from greylag_client.session import Identity, OneTable
 from greylag_client.table import Table
 from greylag_protocols.errors import GreylagError
 from greylag_protocols.membership import LIFETIME_S, Member, Membership, SignedMembership
@@ -175,17 +175,20 @@ def _answer(
 ) -> Callable[[Message], Message]:
     """One firm as the grid calls it. Its policy allows this run and no more."""
     privacy = terms.privacy
+    policy = Policy(
+        lifetime_epsilon=privacy.epsilon,
+        lifetime_delta=privacy.delta,
+        max_epsilon_per_run=privacy.epsilon,
+        max_delta=privacy.delta,
+        families=(terms.model.family,),
+        max_parameters=terms.dimension,
+    )
     participant = Participant(
         identity=Identity(firm=name, consortium=CONSORTIUM, signer=signer),
-        policy=Policy(
-            lifetime_epsilon=privacy.epsilon,
-            lifetime_delta=privacy.delta,
-            max_epsilon_per_run=privacy.epsilon,
-            max_delta=privacy.delta,
-        ),
+        policy=lambda: policy,
         ledger=Ledger(":memory:"),
         memberships=_Everybody(lead_key),
-        load_engine=lambda _: make_engine(terms, table.records(table.train), pad=False),
+        data=OneTable(lambda _: make_engine(terms, table.records(table.train), pad=False)),
         masker=masker,
         entropy=os.urandom,
         clock=time.time,

@@ -12,7 +12,7 @@ import numpy as np
 from consortium_in_memory import NAME, Consortium, Firm, make_terms
 from greylag_client.ledger import Ledger
 from greylag_client.participant import Participant
-from greylag_client.session import ClippedSums, Identity
+from greylag_client.session import ClippedSums, Identity, OneTable
 from greylag_protocols.messages import Ask, Contribution, Round, Seen
 from greylag_protocols.terms import Terms
 from lying_lead import ALL, Lead
@@ -77,10 +77,10 @@ def copy_of(firm: Firm, *, memory: bool, own_ledger: bool = True) -> Participant
     ledger = Ledger(keep_copy(firm)) if own_ledger else firm.ledger
     copy = Participant(
         identity=Identity(firm=firm.name, consortium=NAME, signer=firm.signer),
-        policy=firm.policy,
+        policy=lambda: firm.policy,
         ledger=ledger,
         memberships=firm.memberships,
-        load_engine=firm.load_engine,
+        data=OneTable(firm.load_engine),
         masker=firm.masks,
         entropy=firm.participant._entropy,
         clock=firm.clock,

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attacks.machines import spend
-from consortium_in_memory import NAME, Consortium, make_terms
-from greylag_client import ledger as ledgers
+from consortium_in_memory import NAME, NOW_S, Consortium, make_terms
+from greylag_client import budget
 from greylag_client.engine import make_engine
 from greylag_client.ledger import Debit, Ledger, RunAccount
 from greylag_client.participant import close_run
@@ -65,7 +65,12 @@ def charge(lead: Lead, run: str) -> None:
             context=bytes(32), roster_size=len(ALL), event_type=POISSON_GAUSSIAN, charged=1,
         )  # fmt: skip
 
-    lead.victim.ledger.debit(Debit(run=run, round_number=1, attempt=1, roster=ALL), sign)
+    lead.victim.ledger.debit(
+        Debit(run=run, round_number=1, attempt=1, roster=ALL),
+        policy=lead.victim.policy,
+        now_s=NOW_S,
+        sign=sign,
+    )
 
 
 def charged(lead: Lead) -> int:
@@ -181,7 +186,7 @@ def test_a_row_pays_twice_for_a_run_that_protects_groups(
     assert offered(lead, TERMS)
     assert not offered(lead, groups)
     with monkeypatch.context() as change:
-        change.setattr(ledgers, "cost_in_finer_unit", lambda epsilon, delta: (epsilon, delta))
+        change.setattr(budget, "cost_in_finer_unit", lambda epsilon, delta: (epsilon, delta))
         assert offered(lead, groups)
     # What is behind it: one row turns its group's gradient round, and moves the sum by 2 C.
     small = replace(groups, privacy=replace(groups.privacy, clip_norm=0.1))

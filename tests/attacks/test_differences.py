@@ -140,7 +140,7 @@ def test_a_revocation_that_the_lead_keeps_back(
     envelope = make_revocation(RECOVERY.hex(), consortium.membership, "firm-b")
     lead.answered(lead.round(1))  # it has not heard: the residual
     lead.victim.memberships.store_revocation(envelope, consortium.membership)
-    lead.refused(lead.round(2), "identity revoked", caplog)
+    lead.refused(lead.round(2), "identity revoked")
     # Without the rule the thief sits in the roster for good.
     with monkeypatch.context() as change:
         change.setattr("greylag_client.participant.revoked_in", lambda *_: frozenset[str]())

@@ -34,13 +34,13 @@ def noise_in(lead: Lead, vector: Integers, *, firms: int) -> float:
 
 
 def test_a_roster_below_the_firms_minimum(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policies = {"firm-a": Policy(lifetime_epsilon=1e3, max_epsilon_per_run=1e3, min_firms=4)}
     lead = watched_lead(memory_path, wide(make_terms(min_firms=4)), policies=policies).enter()
     small = lead.round(1, roster=ALL[:3])
-    lead.refused(small, "too small", caplog)
-    lead.refused(lead.round(1, roster=ALL[:1]), "too small", caplog)
+    lead.refused(small, "too small")
+    lead.refused(lead.round(1, roster=ALL[:1]), "too small")
     # Without: the lead, which runs the other two, takes out what they put in.
     monkeypatch.setattr(participant, "check_roster", lambda *_, **__: None)
     for firm in lead.consortium.firms.values():
@@ -51,9 +51,7 @@ def test_a_roster_below_the_firms_minimum(
     assert noise_in(lead, total_of(parts), firms=3) == pytest.approx(2**-0.5, rel=0.05)
 
 
-def test_one_host_as_many_firms(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_host_as_many_firms(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     operators = dict.fromkeys(ALL[1:], "host")
     lead = watched_lead(memory_path, wide(make_terms()), operators=operators)
     lead.victim.participant._vouched_for = 9  # the host would vouch for it, of course
@@ -61,7 +59,7 @@ def test_one_host_as_many_firms(
         lead.consortium.firms[name].participant._vouched_for = 9
     lead.enter()
     message = lead.round(1)
-    lead.refused(message, "one operator run 3 firms", caplog)
+    lead.refused(message, "one operator run 3 firms")
     # Without: three of four shares of noise are the host's to take out.
     monkeypatch.setattr(Membership, "coalition", lambda *_: 1)
     lead.answered(message)
@@ -72,9 +70,7 @@ def test_one_host_as_many_firms(
     assert glass_epsilon(1) == pytest.approx(9.4, rel=0.03)
 
 
-def test_firms_that_approved_different_lists_do_not_meet(
-    memory_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_firms_that_approved_different_lists_do_not_meet(memory_path: Path) -> None:
     lead = watched_lead(memory_path, make_terms()).enter()
     second = replace(lead.consortium.membership, epoch=2)
     signed = SignedMembership.sign(second, lead.consortium.lead)
@@ -82,7 +78,7 @@ def test_firms_that_approved_different_lists_do_not_meet(
     other.memberships.store_seen(signed, now_s=lead.consortium.now_s)
     other.memberships.approve(other.memberships.latest().digest().hex())
     lead.take_batch("firm-b", lead.accepted("firm-b", membership=signed).batch)
-    lead.refused(lead.round(1), "its keys are for another run or membership", caplog)
+    lead.refused(lead.round(1), "its keys are for another run or membership")
 
 
 Change = Callable[[Round], Round]

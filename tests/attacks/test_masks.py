@@ -116,12 +116,12 @@ def asked_twice(root: Path) -> tuple[Integers, Integers, float]:
 
 
 def test_two_models_for_one_firm_in_one_attempt(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead = watched_lead(memory_path, wide(make_terms())).enter()
     lead.answered(lead.round(1))
     again = replace(lead.round(1, round_number=2), weights=lead.weights + np.float32(0.5))
-    lead.refused(again, "no one-time key for attempt 1 is left", caplog)
+    lead.refused(again, "no one-time key for attempt 1 is left")
     keep_keys(monkeypatch)
     found, _, _ = asked_twice(memory_path)
     assert looks_uniform(found)

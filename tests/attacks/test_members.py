@@ -100,7 +100,7 @@ def invent(name: str) -> Member:
 
 
 def test_members_that_only_others_approved(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead = watched_lead(memory_path, wide(make_terms())).enter()
     epoch_1 = lead.batches["firm-a"]
@@ -112,9 +112,9 @@ def test_members_that_only_others_approved(
         signer = Ed25519Signer(private)
         forge_batch(lead, name, [public_key(private)], signer, epoch=2)
     roster = ("firm-a", "firm-b", *PRIVATE)
-    lead.refused(lead.offer(membership=signed), "is not approved here", caplog)
+    lead.refused(lead.offer(membership=signed), "is not approved here")
     assert lead.batches["firm-a"] == epoch_1
-    lead.refused(lead.round(1, roster=roster), "no firm 'firm-e' in membership epoch 1", caplog)
+    lead.refused(lead.round(1, roster=roster), "no firm 'firm-e' in membership epoch 1")
 
     # Without: what the lead signed, and others approved, is good enough.
     memberships = type(lead.victim.memberships)
@@ -140,7 +140,7 @@ def list_of_leads_own(lead: Lead, *names: str) -> SignedMembership:
 
 
 def test_firms_that_saw_two_lists_under_one_number_meet_over_honest_keys_only(
-    memory_path: Path, caplog: pytest.LogCaptureFixture
+    memory_path: Path,
 ) -> None:
     lead = watched_lead(memory_path, wide(make_terms()))
     true, forged = list_of_leads_own(lead), list_of_leads_own(lead, "firm-d")
@@ -153,7 +153,7 @@ def test_firms_that_saw_two_lists_under_one_number_meet_over_honest_keys_only(
     # firm-c takes firm-d's keys from the lead, signed once more; the lead's own keys firm-a would
     # not take.
     forge_batch(lead, "firm-d", [public_key(b"\xdd" * 32)], OWN["firm-d"], epoch=2)
-    lead.refused(lead.round(1), "is not signed by", caplog)
+    lead.refused(lead.round(1), "is not signed by")
     forge_batch(lead, "firm-d", keys, OWN["firm-d"], epoch=2)
     for_c, firms = lead.round(1), lead.consortium.firms
     vectors = [
@@ -172,13 +172,13 @@ def store_any(store: MembershipStore, signed: SignedMembership, *, now_s: float)
 
 
 def test_two_lists_under_one_number_raise_an_alarm(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that nobody at the firm approves the second for the first."""
     lead = watched_lead(memory_path, wide(make_terms())).enter()
     approve(lead, "firm-a", list_of_leads_own(lead))
     forged = list_of_leads_own(lead, *OWN)
-    lead.refused(lead.offer(membership=forged), "two different lists as membership", caplog)
+    lead.refused(lead.offer(membership=forged), "two different lists as membership")
     with pytest.raises(ConfigError, match="was seen"):
         lead.victim.memberships.approve(membership_digest(forged.document).hex())
     monkeypatch.setattr(MembershipStore, "store_seen", store_any)
@@ -204,7 +204,7 @@ def test_operators_that_hide_that_they_are_one(memory_path: Path) -> None:
 
 
 def test_a_revoked_identity_is_one_more_in_the_coalition(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """firm-d is the one that the noise covers, firm-b's identity was stolen and taken back."""
     lead = watched_lead(memory_path, wide(make_terms()), recoveries={"firm-b": RECOVERY}).enter()
@@ -218,7 +218,7 @@ def test_a_revoked_identity_is_one_more_in_the_coalition(
     # One of them gets it by hand: its vector is missing, and the other's alone stays masked.
     lead.victim.memberships.store_revocation(envelope, consortium.membership)
     message, other = lead.round(2), consortium.firms["firm-c"].participant
-    lead.refused(message, "firm-b: identity revoked", caplog)
+    lead.refused(message, "firm-b: identity revoked")
     vector = answered(other, message).vector
     assert looks_uniform(unmask(lead, "firm-c", message, vector, later))
     # Without the rule the thief stays, though the firm knows.

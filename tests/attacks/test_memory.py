@@ -47,7 +47,6 @@ def kill(*args: Any, **options: Any) -> Any:
 def test_a_firm_killed_between_debit_and_sending_never_answers_that_attempt(
     memory_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     lead = watched_lead(memory_path, make_terms()).enter()
     message, victim = lead.round(1), lead.victim
@@ -57,10 +56,10 @@ def test_a_firm_killed_between_debit_and_sending_never_answers_that_attempt(
             victim.participant.handle(message)
     assert [item["attempt"] for item in victim.receipts()] == [1]
     victim.restart()
-    lead.refused(message, "an offer is needed", caplog)
+    lead.refused(message, "an offer is needed")
     lead.enter("firm-a")
     assert lead.batches["firm-a"][1] == 2  # no key any more for the attempt that was paid
-    lead.refused(message, "no one-time key for attempt 1", caplog)
+    lead.refused(message, "no one-time key for attempt 1")
     # Without: a firm that pays after it has sent, and is killed before it does.
     monkeypatch.setattr(Participant, "_debit", lambda *_: None)
     answers = []

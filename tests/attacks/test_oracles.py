@@ -225,7 +225,7 @@ def through_the_gate(lead: Lead, frame: bytes) -> bytes:
     """As it comes over an engine of the agent's."""
     victim = lead.victim
     identity = Identity(firm=victim.name, consortium=NAME, signer=victim.signer)
-    return Gate(identity, victim.policy, victim.participant).answer_over("grpc")(frame)
+    return Gate(identity, lambda: victim.policy, victim.participant).answer_over("grpc")(frame)
 
 
 def as_a_question(lead: Lead, frame: bytes) -> bytes:

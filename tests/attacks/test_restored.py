@@ -26,8 +26,8 @@ from attacks.machines import (
 )
 from consortium_in_memory import NAME, Consortium, make_terms
 from greylag_client import participant
-from greylag_client.ledger import Ledger
 from greylag_client.participant import Participant
+from greylag_client.peer_notes import PeerNotes
 from greylag_protocols.errors import VerificationError
 from greylag_protocols.log import ChainTip
 from greylag_protocols.membership import Membership
@@ -41,18 +41,17 @@ from greylag_server.vouching import Vouching
 def test_a_restored_ledger_is_caught_by_peers_and_by_the_leads_own_count(
     memory_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     lead = watched_lead(memory_path, make_terms(rounds=8)).enter()
     backup = keep_copy(lead.victim)
     spend(lead, range(1, 5))
     show_keys(lead, 5)
     put_back(lead.victim, backup)
-    lead.refused(lead.offer(), "it was restored from an old copy", caplog)
+    lead.refused(lead.offer(), "it was restored from an old copy")
     # Without the peers an honest lead's count stops it, once it has given out keys.
     monkeypatch.setattr(participant, "count_peers", lambda *_, **__: 99)
     lead.enter("firm-a")
-    lead.refused(replace(lead.round(5), seen=(5, 0, 0, 0)), "restored from an old copy", caplog)
+    lead.refused(replace(lead.round(5), seen=(5, 0, 0, 0)), "restored from an old copy")
     # Without either everything is spent again: twice the releases under the price of one run.
     spend(lead, range(5, 9))
     assert [item["charged"] for item in lead.victim.receipts()] == [1, 2, 3, 4]
@@ -116,7 +115,7 @@ def test_a_copy_that_runs_beside_the_firm_forks_its_chain(
     assert "firm-a shows ledger entry 2, where 2 was seen before" in caplog.text
     assert isinstance(offered(late, 3), Refusal)  # and one that starts only now gives no keys
     assert "a copy of this firm runs elsewhere" in caplog.text
-    monkeypatch.setattr(Ledger, "note_peers", lambda *_: None)
+    monkeypatch.setattr(PeerNotes, "note", lambda *_: None)
     answered(peer, lead.round(3))  # both copies are hidden among the same firms: twice the budget
     answered(copy, lead.round(3))
 

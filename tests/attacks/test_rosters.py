@@ -39,7 +39,7 @@ def test_a_roster_of_one(
 ) -> None:
     lead = watched_lead(memory_path, wide(make_terms())).enter()
     message, victim = lead.round(1, roster=("firm-a",)), lead.victim
-    lead.refused(message, "a roster of 1 firms is too small", caplog)
+    lead.refused(message, "a roster of 1 firms is too small")
     # Without: there is no noise to hide in, and nothing leaves.
     monkeypatch.setattr(participant, "check_roster", lambda *_, **__: None)
     assert not isinstance(victim.participant.handle(message), Contribution)

@@ -68,13 +68,13 @@ def check_read(lead: Lead, message: Round, private: dict[str, bytes]) -> None:
 
 
 def test_keys_that_the_lead_signed_itself(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead = watched_lead(memory_path, wide(make_terms())).enter()
     for name, private in OWN.items():
         forge_batch(lead, name, [public_key(private)], lead.consortium.lead)
     message = lead.round(1)
-    lead.refused(message, "is not signed by", caplog)
+    lead.refused(message, "is not signed by")
 
     def signed_by_lead_or_victim(item: bytes, _: bytes) -> VerifiedBatch:
         signer = lead.victim.signer if claimed_firm(item) == "firm-a" else lead.consortium.lead
@@ -88,7 +88,6 @@ def test_keys_that_the_lead_signed_itself(
 def test_some_keys_of_the_leads_own(
     memory_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
     swapped: int,
 ) -> None:
     lead = watched_lead(memory_path, wide(make_terms())).enter()
@@ -96,7 +95,7 @@ def test_some_keys_of_the_leads_own(
     keys = [public_key(own[name]) if name in own else key
             for name, key in zip(honest.roster, honest.keys, strict=True)]  # fmt: skip
     message = replace(honest, keys=tuple(keys))
-    lead.refused(message, "inclusion proof", caplog)
+    lead.refused(message, "inclusion proof")
     monkeypatch.setattr(participant, "check_keys", lambda *_, **__: None)
     if swapped == len(OWN):
         check_read(lead, message, own)
@@ -127,9 +126,7 @@ def good_for_any_attempt(
     raise VerificationError("no key of this batch")
 
 
-def test_stale_keys(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_stale_keys(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lead = watched_lead(memory_path, wide(make_terms())).enter()
     stolen, first, second = robbed(lead, 1), lead.round(1), lead.round(2)
     lead.answered(first)
@@ -139,7 +136,7 @@ def test_stale_keys(
         keys=tuple(second.keys[at] if at == own else first.keys[at] for at in range(4)),
         proofs=tuple(second.proofs[at] if at == own else first.proofs[at] for at in range(4)),
     )
-    lead.refused(message, "inclusion proof", caplog)
+    lead.refused(message, "inclusion proof")
     monkeypatch.setattr(VerifiedBatch, "check_key", good_for_any_attempt)
     check_read(lead, message, stolen)
 
@@ -151,14 +148,12 @@ def enter_second_run(lead: Lead) -> None:
     lead.enter("firm-a")
 
 
-def test_keys_replayed_from_another_run(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_keys_replayed_from_another_run(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lead = watched_lead(memory_path, wide(make_terms())).enter()
     stolen = robbed(lead, 1)
     enter_second_run(lead)
     message = lead.round(1)
-    lead.refused(message, "its keys are for another run", caplog)
+    lead.refused(message, "its keys are for another run")
 
     def signed_by_the_member(session: participant.Session, sent: Round) -> dict[str, VerifiedBatch]:
         members = session.membership

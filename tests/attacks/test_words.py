@@ -68,11 +68,11 @@ def refusals(lead: Lead, attempt: int = 1) -> dict[str, set[bytes]]:
     ):
         fresh = Ledger(":memory:")
         victim.participant._ledger = fresh
-        victim.participant._policy = replace(policy, **change)
+        victim.policy = replace(policy, **change)
         refused(lead.offer())
-    victim.participant._policy, victim.participant._load_engine = policy, unfit
+    victim.policy, victim.load_engine = policy, unfit
     refused(lead.offer(terms=terms.encode()))
-    victim.participant._load_engine = load
+    victim.load_engine = load
     return frames
 
 

@@ -11,7 +11,7 @@ from greylag_client.ledger import Ledger
 from greylag_client.masks import PairwiseMasks
 from greylag_client.participant import Participant
 from greylag_client.policy import Policy
-from greylag_client.session import Identity
+from greylag_client.session import Identity, OneTable
 from greylag_protocols.errors import VerificationError
 from greylag_protocols.membership import Membership, SignedMembership
 from greylag_protocols.terms import Terms
@@ -65,12 +65,13 @@ def make_participant(name: str, ledger: Path | str) -> Participant:
     def load_engine(terms: Terms) -> FixedSum:
         return shared_engine(terms.dimension)
 
+    policy = Policy(lifetime_epsilon=1e3, max_epsilon_per_run=1e3)
     return Participant(
         identity=Identity(firm=name, consortium=CONSORTIUM, signer=signer_of(name)),
-        policy=Policy(lifetime_epsilon=1e3, max_epsilon_per_run=1e3),
+        policy=lambda: policy,
         ledger=Ledger(ledger),
         memberships=Approver(),
-        load_engine=load_engine,
+        data=OneTable(load_engine),
         masker=PairwiseMasks(),
         entropy=os.urandom,
         clock=time.time,

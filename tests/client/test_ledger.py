@@ -1,6 +1,5 @@
 """The ledger on a real disk file: what it holds after each call, and what it refuses."""
 
-import math
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -8,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from consortium_in_memory import make_terms
-from greylag_client.ledger import UNITS, Charge, Debit, Ledger, total_charge
+from greylag_client.datasets import Content
+from greylag_client.ledger import Debit, Ledger
 from greylag_client.policy import Policy
 from greylag_protocols import log
 from greylag_protocols.accounting import POISSON_GAUSSIAN
@@ -46,7 +46,8 @@ def accept(
             SIGNER, tip, firm="firm-a", run=terms.run_id, terms=terms_digest(encoded), epoch=1
         )
 
-    ledger.accept(terms, encoded, dataset=dataset, policy=policy, sign=sign)
+    contents = {dataset: Content(commitment=bytes(32))}
+    ledger.accept(terms, encoded, contents=contents, policy=policy, now_s=0, sign=sign)
 
 
 def debit(
@@ -59,7 +60,12 @@ def debit(
             event_type=POISSON_GAUSSIAN, charged=attempt,
         )  # fmt: skip
 
-    ledger.debit(Debit(run=run, round_number=attempt, attempt=attempt, roster=roster), sign)
+    ledger.debit(
+        Debit(run=run, round_number=attempt, attempt=attempt, roster=roster),
+        policy=GENEROUS,
+        now_s=0,
+        sign=sign,
+    )
 
 
 def close(ledger: Ledger, run: str = "small-1") -> None:
@@ -144,7 +150,7 @@ def test_another_data_set_has_another_budget(ledger: Ledger) -> None:
     policy = Policy(lifetime_epsilon=1.5 * EPSILON)
     accept(ledger, policy=policy)
     accept(ledger, make_terms(run="small-2", max_attempts=4), policy, dataset="other")
-    assert [item.dataset for item in ledger.accounts()] == ["main", "other"]
+    assert [item.datasets for item in ledger.accounts()] == [("main",), ("other",)]
 
 
 def test_closing_frees_a_reservation_that_was_never_used(ledger: Ledger) -> None:
@@ -213,7 +219,12 @@ def test_a_failing_signer_leaves_nothing(ledger: Ledger) -> None:
         raise RefusedError("no key", refusal_class="protocol")
 
     with pytest.raises(RefusedError, match="no key"):
-        ledger.debit(Debit(run="small-1", round_number=1, attempt=1, roster=ROSTER), fail)
+        ledger.debit(
+            Debit(run="small-1", round_number=1, attempt=1, roster=ROSTER),
+            policy=GENEROUS,
+            now_s=0,
+            sign=fail,
+        )
     assert snapshot(ledger) == before
 
 
@@ -298,42 +309,24 @@ def test_a_peer_that_goes_back_is_refused(ledger: Ledger, path: Path) -> None:
     def tip(seq: int, branch: int = 0) -> ChainTip:
         return ChainTip(seq=seq, head=bytes([branch, seq]) * 16)
 
-    ledger.note_peers({"firm-b": tip(7)})
-    ledger.note_peers({"firm-b": tip(7)})
+    ledger.peers.note({"firm-b": tip(7)})
+    ledger.peers.note({"firm-b": tip(7)})
     ledger.close_file()
     again = Ledger(path)
-    assert again.peer_tip("firm-b") == tip(7)
+    assert again.peers.tip("firm-b") == tip(7)
     with pytest.raises(RefusedError, match="firm-b shows ledger entry 6, where 7 was seen"):
-        again.note_peers({"firm-b": tip(6)})
+        again.peers.note({"firm-b": tip(6)})
     with pytest.raises(RefusedError, match="set back or copied"):  # a fork at the same place
-        again.note_peers({"firm-b": tip(7, branch=1)})
-    again.note_peers({"firm-c": tip(1)})  # another firm has its own count
-    again.note_peers({"firm-b": tip(8)})
+        again.peers.note({"firm-b": tip(7, branch=1)})
+    again.peers.note({"firm-c": tip(1)})  # another firm has its own count
+    again.peers.note({"firm-b": tip(8)})
     with pytest.raises(RefusedError, match="where 8 was seen"):
-        again.note_peers({"firm-b": tip(7)})
-    assert again.peer_tip("firm-d") == ChainTip()
+        again.peers.note({"firm-b": tip(7)})
+    assert again.peers.tip("firm-d") == ChainTip()
     again.close_file()
 
 
 # -- units -----------------------------------------------------------------------------------------
-
-
-def test_runs_of_one_unit_add_up() -> None:
-    for unit in UNITS:
-        assert total_charge([Charge(unit, 1.0, 1e-6), Charge(unit, 2.5, 1e-7)]) == (3.5, 1.1e-6)
-    assert total_charge([]) == (0.0, 0.0)
-
-
-def test_a_run_of_a_coarser_unit_counts_twice_for_a_finer_one() -> None:
-    record, group, firm = (Charge(unit, 1.0, 1e-6) for unit in UNITS)
-    twice = 1e-6 * (1 + math.e)
-    assert total_charge([record, group]) == pytest.approx((3.0, 1e-6 + twice))
-    assert total_charge([record, firm]) == pytest.approx((3.0, 1e-6 + twice))
-    assert total_charge([group, firm, firm]) == pytest.approx((5.0, 1e-6 + 2 * twice))
-    assert total_charge([record, group, firm]) == pytest.approx((5.0, 1e-6 + 2 * twice))
-    # The coarse unit itself may come off worst: fine runs promise it nothing to add up.
-    assert total_charge([Charge("record", 0.1, 0), Charge("firm", 2.0, 0)])[0] == 4.1
-    assert total_charge([Charge("firm", 900.0, 1e-9)]) == (900.0, 1e-9)
 
 
 def test_the_limit_is_for_the_unit_that_comes_off_worst(ledger: Ledger) -> None:

@@ -214,7 +214,7 @@ def consortium(tmp_path: Path) -> Consortium:
 def gate_of(consortium: Consortium, *engines: Engine) -> Gate:
     firm = consortium.firms["firm-a"]
     identity = Identity(firm=firm.name, consortium=NAME, signer=firm.signer)
-    return Gate(identity, replace(firm.policy, engines=engines), firm.participant)
+    return Gate(identity, lambda: replace(firm.policy, engines=engines), firm.participant)
 
 
 @pytest.mark.parametrize(("allowed", "other"), [("grpc", "flower"), ("flower", "grpc")])

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from consortium_in_memory import make_terms
+from greylag_client.datasets import Content
 from greylag_client.ledger import Debit, Ledger, RunAccount
 from greylag_client.policy import Policy
 from greylag_protocols import log
@@ -64,7 +65,8 @@ def take_part(ledger: Ledger, terms: Terms, releases: int) -> None:
     def close(tip: ChainTip) -> bytes:
         return log.sign_closed(SIGNER, tip, firm="a", run=run, terms=digest, charged=releases)
 
-    ledger.accept(terms, encoded, dataset="main", policy=policy, sign=accept)
+    contents = {"main": Content(commitment=bytes(32))}
+    ledger.accept(terms, encoded, contents=contents, policy=policy, now_s=0, sign=accept)
     for attempt in range(1, releases + 1):
 
         def receipt(tip: ChainTip, attempt: int = attempt) -> bytes:
@@ -83,6 +85,8 @@ def take_part(ledger: Ledger, terms: Terms, releases: int) -> None:
 
         ledger.debit(
             Debit(run=run, round_number=attempt, attempt=attempt, roster=("a", "b", "c")),
+            policy=policy,
+            now_s=0,
             sign=receipt,
         )
     ledger.close_run(run, sign=close)

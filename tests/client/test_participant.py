@@ -82,9 +82,8 @@ def test_other_terms_are_refused(
     lead: Lead,
     forge: Callable[[Lead], dict[str, Any]],
     reason: str,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    lead.refused(lead.offer(**forge(lead)), reason, caplog)
+    lead.refused(lead.offer(**forge(lead)), reason)
     assert lead.victim.ledger.accounts() == []
 
 
@@ -94,11 +93,11 @@ def understated(terms: Terms) -> bytes:
     return replace(terms, privacy=privacy).encode()
 
 
-def test_terms_cannot_change_under_a_run_id(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_terms_cannot_change_under_a_run_id(lead: Lead) -> None:
     lead.enter()
     run = replace(lead.consortium.terms.run, purpose="another purpose")
     terms = other_terms(lead, run=run)
-    lead.refused(lead.offer(terms=terms), "other terms were accepted", caplog)
+    lead.refused(lead.offer(terms=terms), "other terms were accepted")
 
 
 def membership(by: Lead, /, **changes: Any) -> SignedMembership:
@@ -135,66 +134,57 @@ def test_another_membership_is_refused(
     lead: Lead,
     forge: Callable[[Lead], SignedMembership],
     reason: str,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    lead.refused(lead.offer(membership=forge(lead)), reason, caplog)
+    lead.refused(lead.offer(membership=forge(lead)), reason)
     assert lead.victim.ledger.accounts() == []
 
 
-def test_an_unapproved_membership_is_a_matter_of_policy_until_it_is_approved(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unapproved_membership_is_a_matter_of_policy_until_it_is_approved(lead: Lead) -> None:
     offer = lead.offer(membership=membership(lead, epoch=2))
-    refusal = lead.refused(offer, "is not approved here", caplog)
+    refusal = lead.refused(offer, "is not approved here")
     assert refusal.refusal_class == "policy"
     seen: Membership = lead.victim.memberships.latest()
     lead.victim.memberships.approve(seen.digest().hex())
     assert lead.accepted("firm-a", membership=offer.membership)
 
 
-def test_an_expired_membership_is_refused(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_expired_membership_is_refused(lead: Lead) -> None:
     lead.consortium.now_s += LIFETIME_S
-    lead.refused(lead.offer(), "is not valid now", caplog)
+    lead.refused(lead.offer(), "is not valid now")
 
 
-def test_a_membership_that_expires_in_mid_run_ends_it(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_membership_that_expires_in_mid_run_ends_it(lead: Lead) -> None:
     lead.enter()
     lead.answered(lead.round(1))
     lead.consortium.now_s += LIFETIME_S
-    lead.refused(lead.round(2), "has expired", caplog)
+    lead.refused(lead.round(2), "has expired")
 
 
-def test_the_firms_budget_is_its_own(
-    make_lead: Callable[..., Lead], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_firms_budget_is_its_own(make_lead: Callable[..., Lead]) -> None:
     terms = make_terms()
     policy = Policy(lifetime_epsilon=terms.privacy.epsilon / 2, max_epsilon_per_run=1e3)
     lead = make_lead(terms=terms, policies={"firm-a": policy})
-    assert lead.refused(lead.offer(), "lifetime_epsilon", caplog).refusal_class == "policy"
+    assert lead.refused(lead.offer(), "lifetime_epsilon").refusal_class == "policy"
 
 
-def test_a_table_that_does_not_fit_is_the_firms_own_affair(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_table_that_does_not_fit_is_the_firms_own_affair(lead: Lead) -> None:
     def load(terms: Terms) -> Any:
         raise ConfigError("column 'SiO2' has values outside its range")
 
     lead.victim.load_engine = load
     lead.victim.restart()
-    refusal = lead.refused(lead.offer(), "outside its range", caplog)
+    refusal = lead.refused(lead.offer(), "outside its range")
     assert refusal.refusal_class == "policy"
     assert lead.victim.ledger.accounts() == []
 
 
-def test_a_firm_that_pauses_stops_in_mid_run(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_firm_that_pauses_stops_in_mid_run(lead: Lead) -> None:
     lead.enter()
     lead.answered(lead.round(1))
     lead.victim.policy = replace(GENEROUS, paused=True)
     lead.victim.restart()
-    lead.refused(lead.round(2), "no open session", caplog)
-    assert lead.refused(lead.offer(), "paused = true", caplog).refusal_class == "policy"
+    lead.refused(lead.round(2), "no open session")
+    assert lead.refused(lead.offer(), "paused = true").refusal_class == "policy"
     assert isinstance(lead.victim.participant.handle(Close(run=lead.run, seen=0)), Closed)
 
 
@@ -229,22 +219,18 @@ def test_what_leaves_is_masked(lead: Lead) -> None:
         (("firm-a", "firm-b", "firm-b", "firm-c"), "free of doubles"),
     ],
 )
-def test_a_wrong_roster_is_refused(
-    lead: Lead, roster: tuple[str, ...], reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_roster_is_refused(lead: Lead, roster: tuple[str, ...], reason: str) -> None:
     lead.enter()
-    lead.refused(lead.round(1, roster=roster), reason, caplog)
+    lead.refused(lead.round(1, roster=roster), reason)
     lead.answered(lead.round(1))  # what was refused used nothing up
 
 
-def test_a_roster_below_the_firms_own_minimum_is_refused(
-    make_lead: Callable[..., Lead], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_roster_below_the_firms_own_minimum_is_refused(make_lead: Callable[..., Lead]) -> None:
     lead = make_lead(terms=make_terms(min_firms=4), policies={"firm-a": GENEROUS}).enter()
-    lead.refused(lead.round(1, roster=ALL[:3]), "too small", caplog)
+    lead.refused(lead.round(1, roster=ALL[:3]), "too small")
 
 
-def test_a_stranger_in_the_roster_is_refused(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stranger_in_the_roster_is_refused(lead: Lead) -> None:
     """A member of the lead's own making, with keys that verify under its own identity."""
     lead.enter()
     stranger, keys = Ed25519Signer(b"\x66" * 32), (public_key(b"\x67" * 32),)
@@ -253,15 +239,13 @@ def test_a_stranger_in_the_roster_is_refused(lead: Lead, caplog: pytest.LogCaptu
         terms=terms_digest(lead.consortium.encoded), first=1, tip=log.ChainTip(),
     )  # fmt: skip
     lead.take_batch("firm-x", SignedBatch(statement=statement, keys=keys))
-    lead.refused(lead.round(1, roster=(*ALL, "firm-x")), "no firm 'firm-x'", caplog)
+    lead.refused(lead.round(1, roster=(*ALL, "firm-x")), "no firm 'firm-x'")
 
 
-def test_too_many_firms_of_one_operator_are_refused(
-    make_lead: Callable[..., Lead], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_too_many_firms_of_one_operator_are_refused(make_lead: Callable[..., Lead]) -> None:
     """The lead's own agent and a host together are more than the noise survives."""
     lead = make_lead(operators={"firm-d": "acme"}).enter()
-    lead.refused(lead.round(1), "run 2 firms of the roster", caplog)
+    lead.refused(lead.round(1), "run 2 firms of the roster")
     lead.answered(lead.round(1, roster=ALL[:3]))
 
 
@@ -280,38 +264,33 @@ def test_wrong_weights_are_refused(
     lead: Lead,
     weights: np.ndarray[Any, Any],
     reason: str,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     lead.enter()
-    lead.refused(replace(lead.round(1), weights=weights), reason, caplog)
+    lead.refused(replace(lead.round(1), weights=weights), reason)
 
 
 @pytest.mark.parametrize("round_number", [0, 5])
-def test_a_round_outside_the_terms_is_refused(
-    lead: Lead, round_number: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_round_outside_the_terms_is_refused(lead: Lead, round_number: int) -> None:
     lead.enter()
-    lead.refused(lead.round(1, round_number), "outside the terms", caplog)
+    lead.refused(lead.round(1, round_number), "outside the terms")
 
 
-def test_a_run_that_goes_back_is_refused(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_goes_back_is_refused(lead: Lead) -> None:
     lead.enter()
     lead.answered(lead.round(2, 2))
-    lead.refused(lead.round(3, 1), "goes backwards", caplog)
+    lead.refused(lead.round(3, 1), "goes backwards")
     shorter = replace(lead.round(3, 3), log_size=11)
-    lead.refused(shorter, "a shorter log", caplog)
+    lead.refused(shorter, "a shorter log")
     lead.answered(lead.round(3, 3))
 
 
-def test_going_back_is_refused_after_a_restart_too(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_going_back_is_refused_after_a_restart_too(lead: Lead) -> None:
     lead.enter()
     lead.answered(lead.round(2, 2))
     lead.victim.restart()
     lead.enter("firm-a", next_attempt=1)
     assert lead.batches["firm-a"][1] == 3  # never a key for an attempt that was answered
-    lead.refused(lead.round(3, 1), "goes backwards", caplog)
+    lead.refused(lead.round(3, 1), "goes backwards")
 
 
 # -- replays ---------------------------------------------------------------------------------------
@@ -342,24 +321,22 @@ def other_weights(lead: Lead, message: Round) -> Round:
     ],
 )
 def test_an_attempt_number_is_good_for_one_context(
-    lead: Lead, change: Callable[[Lead, Round], Round], caplog: pytest.LogCaptureFixture
+    lead: Lead, change: Callable[[Lead, Round], Round]
 ) -> None:
     lead.enter()
     lead.answered(lead.round(1))
-    lead.refused(change(lead, lead.round(1)), "no one-time key for attempt 1", caplog)
+    lead.refused(change(lead, lead.round(1)), "no one-time key for attempt 1")
     assert len(lead.victim.receipts()) == 1
 
 
-def test_a_restarted_firm_does_not_answer_an_old_attempt(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_restarted_firm_does_not_answer_an_old_attempt(lead: Lead) -> None:
     lead.enter()
     message = lead.round(1)
     lead.answered(message)
     lead.victim.restart()
-    lead.refused(message, "an offer is needed", caplog)
+    lead.refused(message, "an offer is needed")
     lead.enter("firm-a")
-    lead.refused(message, "no one-time key for attempt 1", caplog)
+    lead.refused(message, "no one-time key for attempt 1")
 
 
 # -- keys ------------------------------------------------------------------------------------------
@@ -373,51 +350,47 @@ def with_key(message: Round, at: int, key: bytes, proof: tuple[bytes, ...] | Non
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_a_key_of_the_leads_own_is_refused(
-    lead: Lead, at: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_key_of_the_leads_own_is_refused(lead: Lead, at: int) -> None:
     """Its own key swapped, or a peer's: neither leads to the signed root."""
     lead.enter()
-    lead.refused(with_key(lead.round(1), at, public_key(b"\x66" * 32)), "proof", caplog)
+    lead.refused(with_key(lead.round(1), at, public_key(b"\x66" * 32)), "proof")
 
 
-def test_an_older_key_of_this_firms_own_is_refused(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_older_key_of_this_firms_own_is_refused(lead: Lead) -> None:
     """Both batches are signed by the firm; it holds the private keys of the newer one only."""
     lead.enter()
     old = lead.round(1)
     lead.enter("firm-a")
-    lead.refused(old, "another key under this firm's name", caplog)
+    lead.refused(old, "another key under this firm's name")
 
 
-def test_a_key_of_another_attempt_is_refused(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_of_another_attempt_is_refused(lead: Lead) -> None:
     lead.enter()
     second = lead.round(2)
     message = with_key(lead.round(1), 1, second.keys[1], second.proofs[1])
-    lead.refused(message, "proof", caplog)
+    lead.refused(message, "proof")
 
 
-def test_one_key_under_two_names_is_refused(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_key_under_two_names_is_refused(lead: Lead) -> None:
     lead.enter()
     message = lead.round(1)
-    lead.refused(with_key(message, 1, message.keys[2]), "stands twice", caplog)
+    lead.refused(with_key(message, 1, message.keys[2]), "stands twice")
 
 
-def test_keys_of_another_run_are_refused(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_keys_of_another_run_are_refused(lead: Lead) -> None:
     lead.enter()
     other = make_terms(run="small-2")
     peer = lead.consortium.firms["firm-b"].participant
     reply = peer.handle(lead.offer(run="small-2", terms=other.encode()))
     assert isinstance(reply, Accepted)
     lead.take_batch("firm-b", reply.batch)
-    lead.refused(lead.round(1), "for another run", caplog)
+    lead.refused(lead.round(1), "for another run")
 
 
-def test_a_missing_key_batch_is_refused(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_key_batch_is_refused(lead: Lead) -> None:
     lead.enter()
     message = lead.round(1)
-    lead.refused(replace(message, batches=message.batches[:-1]), "batch was not sent", caplog)
+    lead.refused(replace(message, batches=message.batches[:-1]), "batch was not sent")
 
 
 def test_batches_need_to_be_sent_once_only(lead: Lead) -> None:
@@ -426,9 +399,7 @@ def test_batches_need_to_be_sent_once_only(lead: Lead) -> None:
     lead.answered(replace(lead.round(2), batches=()))
 
 
-def test_a_batch_that_a_peer_did_not_sign_is_refused(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_batch_that_a_peer_did_not_sign_is_refused(lead: Lead) -> None:
     lead.enter()
     batch, first = lead.batches["firm-b"]
     facts = parse_statement(batch.statement).predicate
@@ -436,12 +407,10 @@ def test_a_batch_that_a_peer_did_not_sign_is_refused(
         "key-batch/v1", lead.run, parse_statement(batch.statement).digest, facts
     )
     lead.batches["firm-b"] = SignedBatch(statement=forged, keys=batch.keys), first
-    lead.refused(lead.round(1), "is not signed by", caplog)
+    lead.refused(lead.round(1), "is not signed by")
 
 
-def test_a_peer_whose_ledger_went_back_is_refused(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_peer_whose_ledger_went_back_is_refused(lead: Lead) -> None:
     """Its machine was restored from a backup: the same budget would be spent twice."""
     lead.enter()
     lead.answered(lead.round(1))
@@ -451,54 +420,46 @@ def test_a_peer_whose_ledger_went_back_is_refused(
     lead.enter("firm-b", next_attempt=2)
     lead.answered(lead.round(2))
     lead.batches["firm-b"] = old
-    lead.refused(lead.round(3), "set back or copied", caplog)
+    lead.refused(lead.round(3), "set back or copied")
     lead.victim.restart()  # the ledger remembers, not the process
     lead.enter("firm-a", next_attempt=3)
-    lead.refused(lead.round(3), "set back or copied", caplog)
+    lead.refused(lead.round(3), "set back or copied")
 
 
-def test_a_firm_whose_own_ledger_went_back_stops(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_firm_whose_own_ledger_went_back_stops(lead: Lead) -> None:
     lead.enter()
     message = replace(lead.round(1), seen=(2, 0, 0, 0))
-    lead.refused(message, "restored from an old copy", caplog)
+    lead.refused(message, "restored from an old copy")
 
 
 # -- rosters over time -----------------------------------------------------------------------------
 
 
-def test_a_repeated_round_needs_a_smaller_roster(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_repeated_round_needs_a_smaller_roster(lead: Lead) -> None:
     lead.enter()
     lead.answered(lead.round(1, 1))
-    lead.refused(lead.round(2, 1), "strictly smaller roster", caplog)
+    lead.refused(lead.round(2, 1), "strictly smaller roster")
     lead.answered(lead.round(2, 1, ALL[:3]))
     other = lead.round(3, 1, ("firm-a", "firm-b", "firm-d"))  # as small, but another
-    lead.refused(other, "strictly smaller roster", caplog)
+    lead.refused(other, "strictly smaller roster")
 
 
-def test_a_firm_may_rejoin_only_at_its_rounds(
-    make_lead: Callable[..., Lead], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_firm_may_rejoin_only_at_its_rounds(make_lead: Callable[..., Lead]) -> None:
     lead = make_lead(terms=make_terms(rounds=52, max_attempts=58)).enter()
     lead.answered(lead.round(1, 1, ALL[:3]))
     for attempt, round_number in ((2, 2), (49, 50), (51, 52)):
-        lead.refused(lead.round(attempt, round_number), "may rejoin only", caplog)
+        lead.refused(lead.round(attempt, round_number), "may rejoin only")
     lead.answered(lead.round(52, 51))
 
 
-def test_rosters_change_no_more_often_than_policy_allows(
-    make_lead: Callable[..., Lead], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rosters_change_no_more_often_than_policy_allows(make_lead: Callable[..., Lead]) -> None:
     policy = replace(GENEROUS, max_roster_changes=1)
     lead = make_lead(firms=5, policies={"firm-a": policy}).enter()
     five = (*ALL, "firm-e")
     lead.answered(lead.round(1, 1, five))
     lead.answered(lead.round(2, 2, ALL))
     lead.answered(lead.round(3, 3, ALL))
-    refusal = lead.refused(lead.round(4, 4, ALL[:3]), "max_roster_changes = 1", caplog)
+    refusal = lead.refused(lead.round(4, 4, ALL[:3]), "max_roster_changes = 1")
     assert refusal.refusal_class == "policy"
     lead.answered(lead.round(4, 4, ALL))
 
@@ -572,29 +533,27 @@ def test_a_debit_comes_before_the_vector(lead: Lead) -> None:
 # -- the end ---------------------------------------------------------------------------------------
 
 
-def test_a_closed_run_is_refused_for_ever(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_closed_run_is_refused_for_ever(lead: Lead) -> None:
     lead.enter()
     lead.answered(lead.round(1))
     closed = lead.victim.participant.handle(Close(run=lead.run, seen=2))
     assert isinstance(closed, Closed)
     (entry,) = closed.entries
     assert parse_statement(entry).predicate["charged"] == 1
-    lead.refused(lead.round(2), "no open session", caplog)
-    lead.refused(lead.offer(), "closed here for ever", caplog)
+    lead.refused(lead.round(2), "no open session")
+    lead.refused(lead.offer(), "closed here for ever")
     lead.victim.restart()
-    lead.refused(lead.offer(next_attempt=3), "closed here for ever", caplog)
+    lead.refused(lead.offer(next_attempt=3), "closed here for ever")
     again = lead.victim.participant.handle(Close(run=lead.run, seen=2))
     assert again == closed
 
 
-def test_a_run_that_was_never_accepted_cannot_be_closed(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
-    lead.refused(Close(run=lead.run, seen=0), "never accepted here", caplog)
+def test_a_run_that_was_never_accepted_cannot_be_closed(lead: Lead) -> None:
+    lead.refused(Close(run=lead.run, seen=0), "never accepted here")
 
 
-def test_a_round_without_an_offer_is_refused(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_round_without_an_offer_is_refused(lead: Lead) -> None:
     lead.enter("firm-b", "firm-c", "firm-d")
     lead.batches["firm-a"] = lead.batches["firm-b"]
     message = lead.round(1)
-    lead.refused(message, "an offer is needed", caplog)
+    lead.refused(message, "an offer is needed")

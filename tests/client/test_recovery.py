@@ -39,14 +39,12 @@ def test_only_the_recovery_key_makes_a_revocation(lead: Lead) -> None:
         make_revocation(RECOVERY.hex(), membership, "firm-x")
 
 
-def test_a_revoked_firm_is_refused_whoever_brought_the_word(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_revoked_firm_is_refused_whoever_brought_the_word(lead: Lead) -> None:
     membership = lead.consortium.membership
     lead.answered(lead.round(1))
     envelope = make_revocation(RECOVERY.hex(), membership, "firm-b")
     lead.victim.memberships.store_revocation(envelope, membership)  # by hand, from firm-b itself
-    lead.refused(lead.round(2), "identity revoked", caplog)
+    lead.refused(lead.round(2), "identity revoked")
     lead.answered(lead.round(2, roster=[name for name in ALL if name != "firm-b"]))
     # From the lead, with an offer: the other firms learn of it as well.
     other = lead.consortium.firms["firm-c"]
@@ -86,15 +84,15 @@ def test_a_firm_whose_own_identity_was_revoked_stops(
     assert "this firm's identity was revoked" in caplog.text
 
 
-def test_a_firm_leaves_a_run_by_itself(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_firm_leaves_a_run_by_itself(lead: Lead) -> None:
     """A lead that never closes a run cannot keep a firm's budget reserved for ever."""
     ledger = lead.victim.ledger
     assert ledger.accounts()[0].holds  # reserved
     account = close_run(ledger, own_identity(lead), lead.run)
     assert account.charged == 0
     assert not ledger.accounts()[0].holds  # nothing was charged: free again
-    lead.refused(lead.round(1), "no open session", caplog)
-    lead.refused(lead.offer(), "closed here for ever", caplog)
+    lead.refused(lead.round(1), "no open session")
+    lead.refused(lead.offer(), "closed here for ever")
     entry = verify_statement(
         ledger.entries_after(1)[0], lead.victim.signer.public_key, log.CLOSED_KIND
     )
@@ -129,7 +127,7 @@ def test_a_started_firm_asks_once(lead: Lead) -> None:
     assert lead.asked("firm-a") not in (None, first)
 
 
-def test_too_few_words_or_old_ones_do_not_do(lead: Lead, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_few_words_or_old_ones_do_not_do(lead: Lead) -> None:
     needed = lead.consortium.terms.privacy.max_colluding + 1
     lead.victim.restart()
     nonce = lead.asked("firm-a")
@@ -138,18 +136,16 @@ def test_too_few_words_or_old_ones_do_not_do(lead: Lead, caplog: pytest.LogCaptu
     assert lead.asked("firm-a", peers=words[: needed - 1]) == nonce
     assert lead.asked("firm-a", peers=words[:1] * needed) == nonce
     lead.victim.restart()
-    lead.refused(lead.offer(peers=words), "another question", caplog)
+    lead.refused(lead.offer(peers=words), "another question")
 
 
-def test_peers_remember_what_a_restored_ledger_forgot(
-    lead: Lead, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_peers_remember_what_a_restored_ledger_forgot(lead: Lead) -> None:
     lead.answered(lead.round(1))  # peers see firm-a's batch when they answer, too
     for name in ("firm-b", "firm-c", "firm-d"):
         lead.consortium.firms[name].participant.handle(lead.round(1))
-    seen = lead.consortium.firms["firm-b"].ledger.peer_tip("firm-a")
+    seen = lead.consortium.firms["firm-b"].ledger.peers.tip("firm-a")
     assert seen.seq == 1  # the acceptance, before its first keys
     lead.victim.lose_ledger()
     assert lead.victim.ledger.tip() == ChainTip()
-    lead.refused(lead.offer(), "restored from an old copy", caplog)
+    lead.refused(lead.offer(), "restored from an old copy")
     assert lead.victim.ledger.accounts() == []
