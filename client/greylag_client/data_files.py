@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from greylag_protocols.errors import ConfigError
+from greylag_protocols.plan import parse_terms
 from greylag_protocols.terms import DataTerms, Terms
 
 from greylag_client.data_tags import KEY_BYTES, content_of, key_tag, record_tags
@@ -18,19 +20,30 @@ from greylag_client.table import Table, load_table, parse_table, read_cells
 
 
 class FirmData:
-    """The data sets of a firm's directory: the one in firm.toml, and those opened besides."""
+    """The data sets of a firm's directory: the one in firm.toml, and those opened besides.
 
-    def __init__(self, firm: FirmDirectory, ledger: Ledger) -> None:
-        self._firm = firm
+    Args:
+        keys: the directory of the firm's keys.
+        main: the file that firm.toml names, if any.
+    """
+
+    def __init__(self, keys: Path, main: Path | None, ledger: Ledger) -> None:
+        self._keys = keys
+        self._main = main
         self._ledger = ledger
+
+    @classmethod
+    def of(cls, firm: FirmDirectory, ledger: Ledger) -> "FirmData":
+        """The data sets of an open directory."""
+        return cls(firm.root / "keys", firm.data_path, ledger)
 
     def datasets(self) -> list[Dataset]:
         """All data sets that have a file, ``main`` first."""
         opened = self._ledger.datasets.opened()
-        if self._firm.data_path is None or any(item.name == MAIN for item in opened):
+        if self._main is None or any(item.name == MAIN for item in opened):
             return opened
         return [
-            Dataset(name=MAIN, path=str(self._firm.data_path), standard="", opened_s=0),
+            Dataset(name=MAIN, path=str(self._main), standard="", opened_s=0),
             *opened,
         ]
 
@@ -77,6 +90,21 @@ class FirmData:
             return next(iter(tables.values())), contents
         return self._join(paths, tables, data), contents
 
+    def shared_rows(self, path: Path, *, without: str) -> dict[str, int]:
+        """How many rows of a file other data sets than ``without`` have held in earlier runs.
+
+        The file is read as those runs' terms say; where it does not fit them, no run can have read
+        its rows under them.
+        """
+        counts: dict[str, int] = {}
+        for data in {parse_terms(item.terms).data for item in self._ledger.accounts()}:
+            with suppress(ConfigError):
+                tags = record_tags(load_table(path, data), self.key())
+                for name, count in self._ledger.datasets.shared_records(tags).items():
+                    counts[name] = max(count, counts.get(name, 0))
+        counts.pop(without, None)
+        return counts
+
     def _join(self, paths: dict[str, Path], tables: dict[str, Table], data: DataTerms) -> Table:
         import polars as pl
 
@@ -95,7 +123,7 @@ class FirmData:
         Raises:
             ConfigError: it is damaged, or not the one that the ledger knows.
         """
-        path = self._firm.root / "keys" / "data.key"
+        path = self._keys / "data.key"
         if not path.exists():
             write_private(path, os.urandom(KEY_BYTES))
         key = read_file(path)

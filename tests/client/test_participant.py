@@ -182,10 +182,55 @@ def test_a_firm_that_pauses_stops_in_mid_run(lead: Lead) -> None:
     lead.enter()
     lead.answered(lead.round(1))
     lead.victim.policy = replace(GENEROUS, paused=True)
-    lead.victim.restart()
-    lead.refused(lead.round(2), "no open session")
+    assert lead.refused(lead.round(2), "paused = true").refusal_class == "policy"
     assert lead.refused(lead.offer(), "paused = true").refusal_class == "policy"
+    lead.victim.policy = GENEROUS
+    lead.answered(lead.round(2))
+    lead.victim.policy = replace(GENEROUS, paused=True)
     assert isinstance(lead.victim.participant.handle(Close(run=lead.run, seen=0)), Closed)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"hours": ("00:00-00:01",)}, "hours: "),
+        ({"lifetime_epsilon": 1e-3}, "lifetime_epsilon = 0.001"),
+        ({"min_firms": 5}, "min_firms = 5"),
+        ({"excluded_operators": ("firm-c",)}, "excluded_operators: firm-c"),
+        ({"families": ()}, "families does not allow"),
+    ],
+)
+def test_a_changed_policy_acts_at_the_next_round(
+    lead: Lead, change: dict[str, object], reason: str
+) -> None:
+    lead.enter()
+    lead.answered(lead.round(1))
+    lead.victim.policy = replace(GENEROUS, **change)  # type: ignore[arg-type]
+    assert lead.refused(lead.round(2), reason).refusal_class == "policy"
+    lead.victim.policy = GENEROUS
+    lead.answered(lead.round(3, 2))
+
+
+def test_a_policy_that_cannot_be_read_refuses_everything(lead: Lead) -> None:
+    lead.enter()
+
+    def broken() -> Policy:
+        raise ConfigError("policy.toml: unknown key 'lifetime_epsilom'")
+
+    lead.victim.participant._policy = broken
+    assert lead.refused(lead.round(1), "unknown key").refusal_class == "policy"
+    assert lead.refused(lead.offer(), "unknown key").refusal_class == "policy"
+
+
+def test_a_repeated_refusal_is_counted_and_not_told_again(
+    lead: Lead, caplog: pytest.LogCaptureFixture
+) -> None:
+    lead.victim.policy = replace(GENEROUS, paused=True)
+    for _ in range(3):
+        lead.refused(lead.offer(), "paused = true")
+    assert caplog.text.count("paused = true") == 1
+    (refused,) = lead.victim.ledger.refusals.newest()
+    assert (refused.run, refused.times) == (lead.run, 3)
 
 
 # -- rounds ----------------------------------------------------------------------------------------

@@ -1,11 +1,19 @@
 """The firm's own law: each rule refuses what it names, and the file is read strictly."""
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
-from consortium_in_memory import make_terms
-from greylag_client.policy import DEFAULT_POLICY, Engine, Policy, read_policy
+from consortium_in_memory import Consortium, make_terms
+from greylag_client.policy import (
+    DEFAULT_POLICY,
+    DatasetPolicy,
+    Engine,
+    Limits,
+    Policy,
+    read_policy,
+)
 from greylag_protocols.errors import ConfigError, RefusedError
 
 TERMS = make_terms()
@@ -26,6 +34,9 @@ def test_terms_within_every_rule_pass() -> None:
         (replace(FITTING, max_delta=0.9 * PRIVACY.delta), "max_delta"),
         (replace(FITTING, min_firms=PRIVACY.min_firms + 1), "min_firms = 4, the run allows 3"),
         (replace(FITTING, min_colluding=2), "min_colluding = 2, the run survives 1"),
+        (replace(FITTING, families=("tcn",)), "families does not allow 'mlp'"),
+        (replace(FITTING, max_parameters=49), "max_parameters = 49, the model has 50"),
+        (replace(FITTING, purposes=("*glass*", "a tes")), "purposes does not allow 'a test'"),
     ],
 )
 def test_each_rule_refuses(policy: Policy, rule: str) -> None:
@@ -33,6 +44,66 @@ def test_each_rule_refuses(policy: Policy, rule: str) -> None:
         policy.check_terms(TERMS)
     assert caught.value.refusal_class == "policy"
     assert ";" not in str(caught.value)  # that rule alone
+
+
+def test_a_purpose_may_match_any_pattern_in_any_case() -> None:
+    for purposes in (("*",), ("glass*", "A T?st")):
+        replace(FITTING, purposes=purposes).check_terms(TERMS)
+    with pytest.raises(RefusedError, match="purposes"):
+        replace(FITTING, purposes=()).check_terms(TERMS)
+
+
+@pytest.mark.parametrize(
+    ("hours", "moment", "open_now"),
+    [
+        ((), "2026-11-24 12:00", True),
+        (("00:00-06:00",), "2026-11-24 05:59", True),
+        (("00:00-06:00",), "2026-11-24 06:00", False),
+        (("mon-fri 18:00-06:00",), "2026-11-24 18:00", True),  # a Tuesday
+        (("mon-fri 18:00-06:00",), "2026-11-24 12:00", False),
+        (("mon-fri 18:00-06:00",), "2026-11-28 05:59", True),  # Friday's night
+        (("mon-fri 18:00-06:00",), "2026-11-28 18:00", False),
+        (("mon-fri 18:00-06:00",), "2026-11-30 05:59", False),  # Sunday's night
+        (("sat-mon 08:00-09:00",), "2026-11-29 08:30", True),
+        (("sat-mon 08:00-09:00",), "2026-11-25 08:30", False),
+        (("12:00-13:00", "tue 14:00-15:00"), "2026-11-24 14:30", True),
+    ],
+)
+def test_hours(hours: tuple[str, ...], moment: str, open_now: bool) -> None:
+    policy = replace(FITTING, hours=hours)
+    if open_now:
+        policy.check_time(datetime.fromisoformat(moment))
+    else:
+        with pytest.raises(RefusedError, match=r"hours: .* lies outside them"):
+            policy.check_time(datetime.fromisoformat(moment))
+
+
+@pytest.mark.parametrize(
+    "window", ["", "6-7", "25:00-26:00", "mon 8:00-9:00", "xyz 08:00-09:00", "mon-fri"]
+)
+def test_a_window_that_cannot_be_read_is_refused(window: str) -> None:
+    with pytest.raises(ConfigError, match="is not a window"):
+        replace(FITTING, hours=(window,))
+
+
+def test_an_operator_can_be_kept_out(memory_path: Path) -> None:
+    consortium = Consortium(memory_path, terms=TERMS, operators={"firm-b": "rival"})
+    policy = replace(FITTING, excluded_operators=("rival", "unheard-of"))
+    policy.check_company(consortium.membership, ("firm-a", "firm-c"))
+    with pytest.raises(RefusedError, match="excluded_operators: rival in the roster"):
+        policy.check_company(consortium.membership, ("firm-a", "firm-b"))
+
+
+def test_limits_of_a_data_set_stand_before_the_firms() -> None:
+    policy = replace(
+        FITTING, yearly_epsilon=3.0, datasets={"main": DatasetPolicy(lifetime_epsilon=5.0)}
+    )
+    assert policy.limits("other") == Limits(
+        lifetime_epsilon=10.0, lifetime_delta=1e-4, yearly_epsilon=3.0
+    )
+    assert policy.limits("main") == Limits(
+        lifetime_epsilon=5.0, lifetime_delta=1e-4, yearly_epsilon=3.0
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 from greylag_protocols import accounting
 from greylag_protocols.accounting import (
     Mechanism,
+    advantage_of,
     batch_cap,
     epsilon_of,
     epsilon_of_copies,
@@ -135,3 +136,26 @@ def test_noise_is_found_next_to_where_nothing_can_be_computed(monkeypatch):
     monkeypatch.setattr(accounting, "MAX_EPSILON", 2.0)
     sigma = solve_noise_multiplier(_mechanism(1.0, 1.0, 11), epsilon=7.9, delta=1e-6, releases=1)
     assert 0.5 < sigma < 0.8
+
+
+def test_the_advantage_is_that_of_two_gaussians():
+    """One full release: normals one clip norm apart, total variation 2 Phi(1 / 2 sigma) - 1."""
+    for sigma in (0.8, 2.0, 10.0):
+        one = Mechanism(
+            event_type=accounting.FIRM_GAUSSIAN,
+            sampling_rate=1.0,
+            noise_multiplier=sigma,
+            records_cap=1,
+            batch_cap=1,
+        )
+        exact = math.erf(1 / (2 * sigma) / math.sqrt(2))
+        found = advantage_of(one, releases=1)
+        assert exact <= found <= exact + 1e-3
+        many = math.erf(3 / (2 * sigma) / math.sqrt(2))  # nine releases: sigma / 3
+        assert many <= advantage_of(one, releases=9) <= many + 1e-3
+
+
+def test_the_advantage_follows_epsilon():
+    assert advantage_of(GLASS, releases=0) == 0.0
+    assert 0.5 * (1 + advantage_of(GLASS, releases=500)) == pytest.approx(0.59, abs=0.01)
+    assert advantage_of(_mechanism(0.3, 1.0, 500), releases=50) == pytest.approx(1.0, abs=1e-6)
