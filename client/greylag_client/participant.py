@@ -161,8 +161,8 @@ class Participant:
 
     def _accept(self, offer: Offer) -> Accepted | Asking:
         identity = self._identity
-        membership = self._approved_membership(offer)
         terms, digest = parse_terms(offer.terms), terms_digest(offer.terms)
+        membership = self._approved_membership(offer, terms.privacy.max_colluding)
         if terms.consortium != identity.consortium or terms.run_id != offer.run:
             raise VerificationError("the terms are of another consortium or run")
         account = self._ledger.account(offer.run)
@@ -204,25 +204,29 @@ class Participant:
         policy.check_time(datetime.fromtimestamp(self._clock(), UTC).astimezone())
         return policy
 
-    def _approved_membership(self, offer: Offer) -> Membership:
+    def _approved_membership(self, offer: Offer, max_colluding: int) -> Membership:
         identity = self._identity
         membership = self._memberships.store_seen(offer.membership, now_s=self._clock())
-        for envelope in offer.revocations:
+        for envelope in offer.statements:
             if revoked_in(membership, [envelope]):  # others are of firms that are gone, or forged
                 self._memberships.store_revocation(envelope, membership)
         own = membership.member(identity.firm)
         if own.identity_key != identity.signer.public_key:
             raise VerificationError("the membership lists another key under this firm's name")
-        if identity.firm in revoked_in(membership, self._memberships.revocations()):
+        revoked = revoked_in(membership, self._memberships.revocations())
+        if identity.firm in revoked:
             raise VerificationError(
                 "this firm's identity was revoked with its recovery key; join again as a new one"
             )
-        digest = membership.digest().hex()
-        if digest not in self._memberships.approved():
-            raise RefusedError(
-                f"membership epoch {membership.epoch} is not approved here. Look at it with "
-                f"`greylag-client members DIR` and approve it with --approve {digest}",
-                refusal_class="policy",
+        digest, by_hand = membership.digest().hex(), self._memberships.approved()
+        if digest not in by_hand:
+            self._policy().check_membership(
+                membership,
+                offer.statements,
+                trusted=by_hand.values(),
+                firm=identity.firm,
+                revoked=revoked,
+                max_colluding=max_colluding,
             )
         return membership
 

@@ -5,7 +5,7 @@ is read again for every message, so changes act at the next round; while it cann
 a mistake, everything is refused.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from greylag_protocols.encoding import parse_as, parse_toml
+from greylag_protocols.endorsement import endorsed_by_body, endorsing_operators
 from greylag_protocols.errors import ConfigError, RefusedError
 from greylag_protocols.membership import Hex32, Membership, Name
 from greylag_protocols.terms import STRICT, Terms, Text, Unit
@@ -171,6 +172,42 @@ class Policy:
         open_now = any(parse_window(text).holds(moment) for text in self.hours)
         _refuse_any(
             [(bool(self.hours) and not open_now, f"hours: {moment:%a %H:%M} lies outside them")]
+        )
+
+    def check_membership(
+        self,
+        membership: Membership,
+        endorsements: Sequence[bytes],
+        *,
+        trusted: Iterable[Membership],
+        firm: str,
+        revoked: Iterable[str],
+        max_colluding: int,
+    ) -> None:
+        """Refuse a list that nobody here approved, unless a rule of this firm makes up for it.
+
+        Args:
+            trusted: the lists that this firm's people approved.
+
+        Raises:
+            RefusedError: class ``policy``; says how to approve it.
+        """
+        keys = [bytes.fromhex(key) for key in self.approving_keys]
+        if endorsed_by_body(membership, endorsements, keys):
+            return
+        peers: frozenset[str] = frozenset()
+        if self.approve_by_peers:
+            peers = endorsing_operators(
+                membership, endorsements, trusted=trusted, firm=firm, revoked=revoked
+            )
+        if len(peers) > max_colluding:
+            return
+        heard = f" ({len(peers)} of {max_colluding + 1} endorsements)" if peers else ""
+        raise RefusedError(
+            f"membership epoch {membership.epoch} is not approved here{heard}. Look at it with "
+            f"`greylag-client members DIR` and approve it with --approve "
+            f"{membership.digest().hex()}",
+            refusal_class="policy",
         )
 
     def check_company(self, membership: Membership, roster: Iterable[str]) -> None:

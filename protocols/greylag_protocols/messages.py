@@ -36,7 +36,7 @@ class Offer:
 
     ``next_attempt`` is the first attempt that new keys are needed for; ``seen`` is the last entry
     of the firm's chain that the coordinator holds; ``peers`` are other firms' words about it;
-    ``revocations`` are all that the coordinator knows of.
+    ``statements`` are the revocations that the coordinator knows of, and endorsements of this list.
     """
 
     run: str
@@ -45,7 +45,7 @@ class Offer:
     terms: bytes
     membership: SignedMembership
     peers: tuple[bytes, ...] = ()
-    revocations: tuple[bytes, ...] = ()
+    statements: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
         header = {
@@ -56,7 +56,7 @@ class Offer:
             "peers": len(self.peers),
         }
         fixed = [self.terms, self.membership.document, self.membership.statement]
-        return pack_frame(header, [*fixed, *self.peers, *self.revocations])
+        return pack_frame(header, [*fixed, *self.peers, *self.statements])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,8 +123,8 @@ def parse_coordinator_message(data: bytes) -> CoordinatorMessage:
     if kind == "offer":
         offer = _header(_OfferHeader, header)
         terms, document, statement = _exactly(blobs[:3], 3)
-        peers, revocations = _entries(blobs[3:], offer.peers)
-        if len(blobs) > 3 + 2 * MAX_ROSTER:
+        peers, statements = _entries(blobs[3:], offer.peers)
+        if len(blobs) > 3 + 3 * MAX_ROSTER:
             raise VerificationError("an offer with more statements than there can be firms")
         return Offer(
             run=offer.run,
@@ -133,7 +133,7 @@ def parse_coordinator_message(data: bytes) -> CoordinatorMessage:
             terms=bytes(terms),
             membership=SignedMembership(document=bytes(document), statement=bytes(statement)),
             peers=peers,
-            revocations=tuple(bytes(blob) for blob in revocations),
+            statements=tuple(bytes(blob) for blob in statements),
         )
     if kind == "ask":
         ask = _header(_AskHeader, header)

@@ -17,6 +17,7 @@ from greylag_server.flight import Send
 from greylag_server.grid_messages import firm_part, node_id, unwrap, wrap
 
 TRAIN, QUERY = "train", "query"
+RECONSIDER_S = 1.0  # how often new endorsements of the member list are looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ class _Loop:
     def run(self, stop: threading.Event) -> None:
         """Work until the run is over."""
         coordinator = self._coordinator
-        mark, until_s = None, 0.0
+        mark, until_s, look_s = None, 0.0, 0.0
         while not coordinator.over and not stop.is_set():
             now_s = time.monotonic()
             state = (coordinator.status, coordinator.attempts, coordinator.accepted)
@@ -82,6 +83,9 @@ class _Loop:
                 mark, until_s = state, now_s + self._patience.for_status(coordinator.status)
                 self._watch(coordinator)
             self._send(self._look())
+            if now_s > look_s:
+                look_s = now_s + RECONSIDER_S
+                self._send(coordinator.reconsider())
             if self._pending:
                 self._take(self._grid.pull_messages(list(self._pending)))
             else:

@@ -90,6 +90,7 @@ class Coordinator:
         self._flight: Flight | None = None
         needed = terms.privacy.max_colluding + 1
         self._vouching = Vouching(record.run, membership=membership, needed=needed)
+        self._endorsements: tuple[bytes, ...] = ()  # that offers have carried
         self._shown: set[bytes] = set()  # key batches that every open session has been sent
         self._firms = self._books.firms(membership)
         if record.frame is not None and self.status == "training":
@@ -171,6 +172,16 @@ class Coordinator:
             firm.refused = True
             return self._failed(firm)
 
+    def reconsider(self) -> list[Send]:
+        """Firms that refused the offer are asked again when somebody endorsed the member list."""
+        digest, known = self._membership.digest(), self._endorsements
+        if self.status != "offering" or self._store.endorsements(digest) == known:
+            return []
+        again = [item for item in self._firms.values() if item.online and item.refused]
+        for firm in again:
+            firm.refused = False
+        return [self._offer(firm) for firm in again]
+
     def lost(self, name: str) -> list[Send]:
         """A firm's agent is gone."""
         firm = self._firms.get(name)
@@ -205,9 +216,14 @@ class Coordinator:
             terms=self._encoded_terms,
             membership=self._signed_membership,
             peers=peers,
-            revocations=self._store.revocations(),
+            statements=self._statements(),
         )
         return Send(firm.name, offer.encode())
+
+    def _statements(self) -> tuple[bytes, ...]:
+        """What firms are to know of the member list: who was revoked, who endorses it."""
+        self._endorsements = self._store.endorsements(self._membership.digest())
+        return (*self._store.revocations(), *self._endorsements)
 
     def _carry_questions(self) -> list[Send]:
         """Questions of started firms to others, and their answers back."""

@@ -51,6 +51,10 @@ CREATE TABLE IF NOT EXISTS tips (
 CREATE TABLE IF NOT EXISTS revocations (
     envelope BLOB PRIMARY KEY
 ) STRICT;
+CREATE TABLE IF NOT EXISTS endorsements (
+    envelope BLOB PRIMARY KEY,
+    membership BLOB NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS runs (
     run TEXT PRIMARY KEY,
     terms BLOB NOT NULL,
@@ -230,6 +234,20 @@ class Store:
     def revocations(self) -> tuple[bytes, ...]:
         """All revocations that the lead knows of."""
         rows = self._db.execute("SELECT envelope FROM revocations ORDER BY rowid")
+        return tuple(row[0] for row in rows)
+
+    def add_endorsement(self, envelope: bytes, membership: bytes) -> bool:
+        """Somebody's word for the member list with this digest. Returns whether it is new."""
+        added = self._db.execute(
+            "INSERT OR IGNORE INTO endorsements VALUES (?, ?)", (envelope, membership)
+        )
+        return added.rowcount == 1
+
+    def endorsements(self, membership: bytes) -> tuple[bytes, ...]:
+        """All endorsements of the member list with this digest."""
+        rows = self._db.execute(
+            "SELECT envelope FROM endorsements WHERE membership = ? ORDER BY rowid", (membership,)
+        )
         return tuple(row[0] for row in rows)
 
     # -- runs ----------------------------------------------------------------------------------

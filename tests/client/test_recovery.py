@@ -48,7 +48,7 @@ def test_a_revoked_firm_is_refused_whoever_brought_the_word(lead: Lead) -> None:
     lead.answered(lead.round(2, roster=[name for name in ALL if name != "firm-b"]))
     # From the lead, with an offer: the other firms learn of it as well.
     other = lead.consortium.firms["firm-c"]
-    other.participant.handle(lead.offer(revocations=(envelope, envelope)))
+    other.participant.handle(lead.offer(statements=(envelope, envelope)))
     assert other.memberships.revocations() == (envelope,)
 
 
@@ -59,7 +59,7 @@ def test_a_forged_revocation_throws_nobody_out(lead: Lead) -> None:
         lead.consortium.membership.member("firm-b").identity_key,
         {"firm": "firm-b", "consortium": NAME},
     )
-    lead.accepted("firm-a", revocations=(forged, b"", b"{}"))
+    lead.accepted("firm-a", statements=(forged, b"", b"{}"))
     assert lead.victim.memberships.revocations() == ()
 
 
@@ -72,7 +72,7 @@ def test_a_revocation_of_a_firm_that_is_gone_holds_nobody_up(lead: Lead) -> None
     memberships = lead.victim.memberships
     later = memberships.store_seen(signed, now_s=lead.consortium.now_s)
     memberships.approve(later.digest().hex())
-    assert lead.accepted("firm-a", membership=signed, revocations=(envelope,))
+    assert lead.accepted("firm-a", membership=signed, statements=(envelope,))
 
 
 def test_a_firm_whose_own_identity_was_revoked_stops(
@@ -80,7 +80,7 @@ def test_a_firm_whose_own_identity_was_revoked_stops(
 ) -> None:
     firm, membership = lead.consortium.firms["firm-b"], lead.consortium.membership
     envelope = make_revocation(RECOVERY.hex(), membership, "firm-b")
-    firm.participant.handle(lead.offer(revocations=(envelope,)))
+    firm.participant.handle(lead.offer(statements=(envelope,)))
     assert "this firm's identity was revoked" in caplog.text
 
 

@@ -206,7 +206,7 @@ def make_coordinator_messages() -> list[bytes]:
             terms=make_terms()[0].encode(),
             membership=signed,
             peers=(make_seen(),),
-            revocations=(make_revocation(),),
+            statements=(make_revocation(),),
         ).encode(),
         messages.Ask(run=RUN, firms=("firm-a",), nonces=(NONCE,)).encode(),
         messages.Round(

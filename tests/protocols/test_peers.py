@@ -164,7 +164,7 @@ def test_more_statements_than_there_can_be_firms_are_refused():
         terms=b"",
         membership=SignedMembership(document=b"", statement=b""),
         peers=many,
-        revocations=many,
+        statements=many * 2,
     )
     with pytest.raises(VerificationError, match="more statements"):
         parse_coordinator_message(offer.encode())
