@@ -7,6 +7,7 @@ import numpy as np
 from greylag_protocols import (
     accounting,
     encoding,
+    endorsement,
     keys,
     log,
     masking,
@@ -305,6 +306,18 @@ def revocation(given: Given) -> str:
     name = membership.verify_revocation(envelope, found).name
     assert membership.revoked_in(found, [envelope]) == {name}
     return name
+
+
+@operation
+def endorsements(given: Given) -> list[str]:
+    found = endorsement.endorsing_operators(
+        members_of(given),
+        [text.encode() for text in given["envelopes"]],
+        trusted=[members_of({"document": document}) for document in given["trusted"]],
+        firm=given["firm"],
+        revoked=given["revoked"],
+    )
+    return sorted(found)
 
 
 @operation

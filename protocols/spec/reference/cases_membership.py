@@ -1,4 +1,4 @@
-"""Cases for memberships, coalitions, revocations and peers' words (see ``gen_vectors``)."""
+"""Cases for memberships, coalitions, revocations, endorsements and peers' words."""
 
 import copy
 import itertools
@@ -94,6 +94,7 @@ def membership(v: Vectors) -> None:
     v.good("fingerprint", "fingerprint", b.fingerprint(KEYS["anna"]), key=KEYS["anna"])
     coalitions(v)
     revocations(v)
+    endorsements(v)
     peers(v)
 
 
@@ -147,6 +148,45 @@ def revocations(v: Vectors) -> None:
     }.items():
         v.bad(f"revocation_bad_{name}", "revocation", name.replace("_", " "), **given,
               envelope=envelope)  # fmt: skip
+
+
+def endorsements(v: Vectors) -> None:
+    """``old`` is the list that the people of anna approved; the one at hand follows it."""
+    digest = b.tagged_hash("greylag/membership/v1", b.jcs(DOCUMENT))
+    old = copy.deepcopy(DOCUMENT)
+    old["epoch"] = 2
+
+    def by(name: str, *, seed: bytes = b"", kind: str = "endorsement/v1", digest: bytes = digest,
+           subject: str = CONSORTIUM, **changes: Any) -> bytes:  # fmt: skip
+        facts = {"by": name, "consortium": CONSORTIUM, "epoch": 3, **changes}
+        return b.sign(seed or SEEDS[name], kind, subject, digest, facts)
+
+    given = {"document": b.jcs(DOCUMENT), "trusted": [b.jcs(old)], "firm": "anna", "revoked": []}
+    both = [by("bert"), by("carl")]
+    v.good("endorsements", "endorsements", ["bert", "carl"], **given, envelopes=both)
+    v.good("endorsements_twice", "endorsements", ["bert"], **given, envelopes=[both[0]] * 2)
+    v.good("endorsements_revoked", "endorsements", ["carl"],
+           **given | {"revoked": ["bert"]}, envelopes=both)  # fmt: skip
+    v.good("endorsements_nobody_known", "endorsements", [],
+           **given | {"trusted": []}, envelopes=both)  # fmt: skip
+    hosted, swapped = copy.deepcopy(old), copy.deepcopy(old)
+    hosted["members"][1]["operator"] = "host"
+    swapped["members"][1]["identity"] = b.ed25519_public(bytes(32)).hex()
+    for name, trusted in (("operator_changed", hosted), ("key_changed", swapped)):
+        v.good(f"endorsements_{name}", "endorsements", ["carl"],
+               **given | {"trusted": [b.jcs(trusted)]}, envelopes=both)  # fmt: skip
+    for name, envelope in {
+        "own_word": by("anna"),
+        "leads_agent": by("lead"),
+        "under_anothers_name": by("bert", seed=SEEDS["carl"]),
+        "other_list": by("bert", digest=bytes(32)),
+        "other_epoch": by("bert", epoch=2),
+        "other_consortium": by("bert", consortium="steel"),
+        "other_kind": by("bert", kind="membership/v1"),
+        "unknown_key": by("bert", note="x"),
+        "no_statement": b"{}",
+    }.items():
+        v.good(f"endorsements_without_{name}", "endorsements", [], **given, envelopes=[envelope])
 
 
 def peers(v: Vectors) -> None:
