@@ -210,7 +210,7 @@ def solve_noise_multiplier(
 
 @functools.lru_cache(maxsize=1024)
 def advantage_of(mechanism: Mechanism, *, releases: int) -> float:
-    """How much better than chance ``releases`` releases let anybody tell whether one unit took part.
+    """How much better than chance ``releases`` releases tell whether one unit took part.
 
     The total variation distance between the outcomes with and without it, 0 to 1: delta at epsilon
     0. Who starts from even odds and knows everything else guesses right with probability
