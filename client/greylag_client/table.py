@@ -11,6 +11,7 @@ import csv
 import difflib
 import gzip
 import io
+import shlex
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -308,7 +309,10 @@ def _held_out(keys: Sequence[bytes], *, holdout: float, seed: int) -> NDArray[np
 
 def _read_text(path: Path) -> str:
     if not path.name.lower().endswith((".csv", ".csv.gz")):
-        raise ConfigError(f"{path.name}: only .csv and .csv.gz are read; save the table as CSV")
+        raise ConfigError(
+            f"{path.name}: only .csv and .csv.gz are read here; make a table that fits of it with: "
+            f"greylag-client map {shlex.quote(path.name)} --plan PLAN"
+        )
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)

@@ -84,7 +84,7 @@ def test_asks_which_of_two_and_in_which_unit(tmp_path: Path) -> None:
 
     def ask(question: Question) -> int:
         asked.append(question)
-        wanted = "DTA" if "Which column" in question.text else "degC"
+        wanted = "DTA" if "Which column" in question.text else "°C"
         return next(i for i, choice in enumerate(question.choices) if wanted in choice)
 
     header = HEADER.replace("Tg (K)", "Tg (DSC),Tg (DTA)")
@@ -195,7 +195,9 @@ def test_rows_that_the_plan_cannot_use_are_left_out_and_named(tmp_path: Path) ->
 
 def test_what_the_plan_still_refuses_is_told_with_the_next_step(tmp_path: Path) -> None:
     result = mapped(write(tmp_path / "a.csv", *GOOD, "C,70,20,10,2.5,5000"))
-    with pytest.raises(ConfigError, match=r"outside the public range (?s:.)*--mapping a\.mapping"):
+    with pytest.raises(
+        ConfigError, match=r"outside the public range (?s:.)*--mapping \S*a\.mapping"
+    ):
         result.raise_if_unfit()
 
 
@@ -297,3 +299,39 @@ def test_other_commands_do_not_wait_for_the_readers_of_tables() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('separator = ","', 'separator = ",,"', "separator"),
+        ('name = "batch"', 'name = "batch"\ntext = false', "wrong kind|text"),
+        ('source = "Tg (K)"', 'source = "Tg (K)"\ntext = true', "wrong kind"),
+    ],
+)
+def test_a_mapping_that_was_changed_for_the_worse(
+    old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    kept = mapped(write(tmp_path / "a.csv", *GOOD)).mapping_path
+    text = kept.read_text(encoding="utf-8")
+    assert old in text
+    changed = text.replace("text = true", "") if "false" in new else text
+    kept.write_text(changed.replace(old, new), encoding="utf-8")
+    with pytest.raises(ConfigError, match=said):
+        mapped(tmp_path / "a.csv", mapping=kept)
+
+
+@pytest.mark.parametrize(
+    "words", ["Total", "Sum:", "subtotal", "Grand total", "Mean", "合计", "A 小计", "平均值"]
+)
+def test_rows_that_sum_up_others_are_left_out_and_told(words: str, tmp_path: Path) -> None:
+    row = f"{words},131,49,20,5.0,800"
+    result = mapped(write(tmp_path / "a.csv", *GOOD[:2], row, *GOOD[2:]))
+    assert (result.table.rows, result.table.left_out) == (4, 1)
+    assert "left out: 1 row of sums or means (row 4)" in result.notes
+
+
+@pytest.mark.parametrize("name", ["Totalis-3", "Meaney", "Sumitomo", "Maximum Glass Ltd"])
+def test_names_that_begin_like_a_sum_are_rows(name: str, tmp_path: Path) -> None:
+    result = mapped(write(tmp_path / "a.csv", *GOOD, f"{name},70,20,10,2.5,800"))
+    assert result.table.rows == 5

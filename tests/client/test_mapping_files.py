@@ -172,7 +172,7 @@ def utf16_export(recipes: list[Recipe], path: Path) -> Answers:
             "\t".join([recipe.sample, str(recipe.patent), *shares, f"{recipe.tg_k - 273.15:.2f}"])
         )
     path.write_bytes("\r\n".join(lines).encode("utf-16"))
-    return Answers({"Which column is 'tg_k'": "transitn", "In which unit": "degC"})
+    return Answers({"Which column is 'tg_k'": "transitn", "In which unit": "°C"})
 
 
 def parquet_with_synonyms(recipes: list[Recipe], path: Path) -> Answers:

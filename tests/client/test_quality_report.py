@@ -189,3 +189,10 @@ def test_the_summary_goes_to_the_firms_directory_and_a_damaged_one_is_renewed(
     assert "written anew" in caplog.text
     assert drift.read_history(kept).standards["alloys@1.0"][0].rows == 60
     assert not (tmp_path / drift.SUMMARY_FILE).exists()
+
+
+def test_without_a_date_column_it_is_said_how_to_score_timeliness(tmp_path: Path) -> None:
+    made = report(examined(write(tmp_path / "a.csv", clean_rows())))
+    assert "timeliness" not in as_document(made)["scores"]
+    assert "not scored" in as_text(made)
+    assert "--date" in as_page(made, made=datetime(2026, 1, 2))

@@ -198,3 +198,16 @@ def test_real_glass_recipes_suggest_the_patent_as_group() -> None:
     assert {"firm", "glass_id"} == set(draft.left_out)
     data = plan_of(draft.text).data
     assert len(parse_table(cells, data, what="glass")) == 4000
+
+
+@pytest.mark.parametrize(
+    ("name", "is_feature"),
+    [("melt_temperature_c", True), ("heat_flow", True), ("炉温", True), ("组分甲", True),
+     ("melt", False), ("heat_no", False), ("批号", False), ("batch_id", False)],
+)  # fmt: skip
+def test_what_is_measured_is_no_number_of_a_batch(name: str, is_feature: bool) -> None:
+    values = [str(210 + 7 * (row % 13)) for row in range(60)]
+    draft = draft_schema(
+        recipes().with_columns(pl.Series(name, values)), targets=("strength",), group=None
+    )
+    assert (name in draft.features) == is_feature

@@ -6,17 +6,24 @@ They are read from a directory in memory that goes when the process ends.
 import functools
 import gzip
 import hashlib
+import io
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import openpyxl
+import polars as pl
 import safetensors.numpy
 from fuzz import seeds
 from fuzz.party_targets import NOW_S, open_lead, scratch
 from fuzz.targets import Target
 from greylag_client.firm import FirmDirectory, FirmSettings, TlsCredentials
 from greylag_client.firm_membership import MembershipStore, found_store
+from greylag_client.mapping.document import read_mapping, write_mapping
+from greylag_client.mapping.questions import Question
+from greylag_client.mapping.table_files import map_file
 from greylag_client.policy import DEFAULT_POLICY, read_policy
 from greylag_client.prediction import CHECKSUMS_FILE, MODEL_FILE, TERMS_FILE, Predictor
 from greylag_client.table import load_table
@@ -48,6 +55,102 @@ def _zipped_table(data: bytes) -> object:
 
 def _classes(data: bytes) -> object:
     return load_table(_file("classes.csv", data), seeds.make_terms()[1].data)
+
+
+def _agree(question: Question) -> int:
+    """The proposal, or the first choice."""
+    return question.proposal or 0
+
+
+def _messy(name: str, data: bytes) -> object:
+    """From a file in any state to a table that fits, and the mapping once more."""
+    source = _file(name, data)
+    written = source.with_name(f"{source.stem}.mapping.toml")
+    written.unlink(missing_ok=True)
+    terms = seeds.make_terms()[0].data
+    given = {"out": None, "normalise": True, "ask": _agree}
+    first = map_file(source, terms, mapping_path=None, **given)
+    again = map_file(source, terms, mapping_path=first.mapping_path, **given)
+    if again.table.text != first.table.text:
+        raise AssertionError("the mapping does not repeat what it was written of")
+    return first
+
+
+def _zipped_workbook(parts: bytes) -> object:
+    """A workbook from its parts, one behind the other: damage to compressed bytes ends at the
+    checksum, and would never reach the XML."""
+    named = [part.partition(b"\n") for part in parts.split(PART)[1:]]
+    contents = {name.decode("latin-1").replace("\0", "") or "-": text for name, _, text in named}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return _messy("parts.xlsx", file.getvalue())
+
+
+PART = b"\n=== "
+
+
+def _messy_rows() -> list[list[object]]:
+    head = ["Patent No.", "a", "b [-]", "Y (1)", "z", "备注", "date"]
+    return [
+        ["Report", None], [], head,
+        ["p1", 0.5, "-0,5", "<0.25", "n.d.", "10 %", "2024-05-06"],
+        ["p1", 0.4, "0,25", "1e-3", 0.75, "３．５", None],
+        ["p2", "0.125", "½", "12 K", 1, "=1+1", True],
+        ["Total", 1, 2, 3, 4, None, None],
+    ]  # fmt: skip
+
+
+@functools.cache
+def _workbook() -> bytes:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for row in _messy_rows():
+        sheet.append(row)
+    sheet.merge_cells("A1:C1")
+    sheet["B4"].number_format = "0.0%"
+    sheet.row_dimensions[5].hidden = True
+    book.create_sheet("empty")
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def _workbook_parts() -> list[bytes]:
+    with zipfile.ZipFile(io.BytesIO(_workbook())) as archive:
+        return [
+            b"".join(
+                PART + name.encode() + b"\n" + archive.read(name) for name in archive.namelist()
+            )
+        ]
+
+
+def _messy_texts() -> list[bytes]:
+    lines = [";".join("" if cell is None else str(cell) for cell in row) for row in _messy_rows()]
+    text = "\r\n".join(lines)
+    return [text.encode(), text.replace("½", "1").encode("gb18030"), text.encode("utf-16")]
+
+
+def _parquet() -> list[bytes]:
+    file = io.BytesIO()
+    names = ["patent", "a", "b", "y", "z"]
+    rows = [["p1", 0.5, 0.25, 0.5, None], ["p2", 0.75, 0.5, None, 1.0]]
+    pl.DataFrame(rows, schema=names, orient="row").write_parquet(file)
+    return [file.getvalue()]
+
+
+def _mapping_seeds() -> list[bytes]:
+    _messy("messy.txt", _messy_texts()[0])
+    return [(scratch() / "messy.mapping.toml").read_bytes()]
+
+
+def _mapping(data: bytes) -> object:
+    """A mapping in any state, written again and followed."""
+    path = _file("given.toml", data)
+    read_mapping(_file("copy.toml", write_mapping(read_mapping(path)).encode()))
+    source, terms = _file("messy.txt", _messy_texts()[0]), seeds.make_terms()[0].data
+    return map_file(source, terms, out=None, mapping_path=path, normalise=False, ask=_agree)
 
 
 def _release(**changed: bytes) -> Predictor:
@@ -162,6 +265,39 @@ TARGETS = (
         name="zipped-table",
         parse=_zipped_table,
         seeds=lambda: [gzip.compress(CSV.encode(), mtime=0)],
+        allowed=(ConfigError,),
+    ),
+    Target(
+        name="messy-text",
+        parse=lambda data: _messy("messy.txt", data),
+        seeds=_messy_texts,
+        form="text",
+        allowed=(ConfigError,),
+    ),
+    Target(
+        name="messy-workbook",
+        parse=lambda data: _messy("messy.xlsx", data),
+        seeds=lambda: [_workbook()],
+        allowed=(ConfigError,),
+    ),
+    Target(
+        name="messy-workbook-parts",
+        parse=_zipped_workbook,
+        seeds=_workbook_parts,
+        form="text",
+        allowed=(ConfigError,),
+    ),
+    Target(
+        name="messy-parquet",
+        parse=lambda data: _messy("messy.parquet", data),
+        seeds=_parquet,
+        allowed=(ConfigError,),
+    ),
+    Target(
+        name="mapping-file",
+        parse=_mapping,
+        seeds=_mapping_seeds,
+        form="text",
         allowed=(ConfigError,),
     ),
     Target(

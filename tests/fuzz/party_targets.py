@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from cryptography.x509.oid import NameOID
 from fuzz import seeds
 from fuzz.targets import Target
 from greylag_client import join, link
-from greylag_protocols import invite
+from greylag_client.enrolment_client import check_certificate, make_csr, make_tls_key, shows_pin
+from greylag_protocols import invite, renewal
 from greylag_protocols.errors import ConfigError, RemoteError, VerificationError
 from greylag_server.consortium import Consortium
 from greylag_server.enrolment import Enrolment
@@ -100,7 +102,7 @@ class _Lead:
             self.invite, csr=csr, signer=signer, recovery_key=recovery
         ).encode()
 
-    def post(self, body: bytes) -> tuple[int, bytes]:
+    def post(self, body: bytes, path: str = invite.ENROLMENT_PATH) -> tuple[int, bytes]:
         """Status and body of the answer; each request meets an application without failures."""
         sent: list[dict[str, Any]] = []
 
@@ -111,7 +113,7 @@ class _Lead:
             sent.append(message)
 
         scope = {
-            "type": "http", "method": "POST", "path": invite.ENROLMENT_PATH, "query_string": b"",
+            "type": "http", "method": "POST", "path": path, "query_string": b"",
             "headers": [], "http_version": "1.1", "scheme": "https", "root_path": "",
         }  # fmt: skip
         app = make_app(self.enrolment, clock=lambda: NOW_S)
@@ -133,6 +135,47 @@ def _enrol(body: bytes) -> None:
     if status == HTTPStatus.OK:
         lead.enrolment.remove("firm-a", now_s=NOW_S)
         lead.admit()
+
+
+@functools.cache
+def _member() -> None:
+    """A member, until it leaves; the enrolment targets know it not."""
+    lead, signer = open_lead(), seeds.FIRMS["firm-b"]
+    asked = invite.parse_invite(lead.enrolment.invite("firm-b", now_s=NOW_S))
+    csr = make_csr(make_tls_key(), "firm-b")
+    lead.enrolment.enrol(
+        invite.EnrolmentRequest.prove(asked, csr=csr, signer=signer, recovery_key=bytes(32)),
+        now_s=NOW_S,
+    )
+
+
+def _member_posts(path: str, body: bytes) -> None:
+    _member()
+    status, _ = open_lead().post(body, path)
+    _check(status in (*ANSWERS, HTTPStatus.NO_CONTENT, HTTPStatus.GONE), f"HTTP status {status}")
+    _check(status != HTTPStatus.SERVICE_UNAVAILABLE, "a request that the lead's machine fails at")
+
+
+def _renewals() -> list[bytes]:
+    consortium = open_lead().consortium.settings.id
+    requests = [
+        renewal.RenewalRequest.prove(
+            seeds.FIRMS[name],
+            consortium=consortium,
+            firm=name,
+            csr=make_csr(make_tls_key(), name),
+        )
+        for name in ("firm-b", "firm-c")
+    ]
+    return [request.encode() for request in requests]
+
+
+def _leaves() -> list[bytes]:
+    consortium = open_lead().consortium.settings.id
+    return [
+        renewal.Leave(consortium=consortium, firm=name, left_s=1).sign(seeds.FIRMS[name])
+        for name in ("firm-b", "firm-c")
+    ]
 
 
 def _enrol_request(data: bytes) -> None:
@@ -182,7 +225,7 @@ def _issued_certificate(der: bytes) -> None:
     fields = {name: getattr(reply, name) for name in reply.__slots__}
     fields["certificate"] = _pem("CERTIFICATE", der)
     fields["ca"] = open_lead().consortium.ca_pem.decode()
-    join._check_certificate(invite.EnrolmentReply(**fields), "firm-a", _keys().tls, NOW_S)
+    check_certificate(invite.EnrolmentReply(**fields), "firm-a", _keys().tls, NOW_S)
 
 
 def _issuing_certificate(der: bytes) -> None:
@@ -190,7 +233,7 @@ def _issuing_certificate(der: bytes) -> None:
     fields = {name: getattr(reply, name) for name in reply.__slots__}
     fields["certificate"] = _pem("CERTIFICATE", _certificate())
     fields["ca"] = _pem("CERTIFICATE", der)
-    join._check_certificate(invite.EnrolmentReply(**fields), "firm-a", _keys().tls, NOW_S)
+    check_certificate(invite.EnrolmentReply(**fields), "firm-a", _keys().tls, NOW_S)
 
 
 class _Shown:
@@ -204,7 +247,7 @@ class _Shown:
 
 
 def _server_certificate(der: bytes) -> None:
-    join._shows_pin(_Shown(der), open_lead().consortium.server_pin)  # type: ignore[arg-type]
+    shows_pin(_Shown(der), open_lead().consortium.server_pin)  # type: ignore[arg-type]
 
 
 def _server_certificates() -> list[bytes]:
@@ -230,6 +273,18 @@ TARGETS = (
     Target(name="server-stream", parse=_server_stream, seeds=_stream, allowed=(ValueError,)),
     Target(name="client-stream", parse=_client_stream, seeds=_stream),
     Target(name="enrolment-http", parse=_enrol_request, seeds=_requests, form="json"),
+    Target(
+        name="renewal-http",
+        parse=partial(_member_posts, renewal.RENEWAL_PATH),
+        seeds=_renewals,
+        form="json",
+    ),
+    Target(
+        name="leave-http",
+        parse=partial(_member_posts, renewal.LEAVE_PATH),
+        seeds=_leaves,
+        form="json",
+    ),
     Target(
         name="enrolment-csr",
         parse=_enrol_csr,

@@ -50,8 +50,9 @@ def apply_mapping(located: Located, mapping: Mapping, data: DataTerms) -> CleanT
         ConfigError: the mapping is for another plan or table, or no row is left.
     """
     _check_fits(mapping, data)
+    _check_texts(mapping, data)
     columns = {column.label: column for column in located.columns}
-    notes: list[str] = []
+    notes = _notes_on_rows(located)
     texts: dict[str, list[str]] = {}
     numbers: dict[str, Values] = {}
     for rule in mapping.columns:
@@ -81,10 +82,30 @@ def apply_mapping(located: Located, mapping: Mapping, data: DataTerms) -> CleanT
     return CleanTable(
         text=file.getvalue(),
         rows=len(kept),
-        left_out=len(located.numbers) - len(kept),
+        left_out=len(located.numbers) + len(located.totals) - len(kept),
         off_whole=off,
         notes=tuple(notes),
     )
+
+
+def _notes_on_rows(located: Located) -> list[str]:
+    """What a person may not expect of whole rows."""
+    notes = []
+    if located.totals:
+        at = _rows(range(len(located.totals)), located.totals)
+        notes.append(f"left out: {counted(len(located.totals), 'row')} of sums or means ({at})")
+    if unsaved := located.sheet.unsaved:
+        notes.append(
+            f"{counted(unsaved, 'formula')} without a value, read as gaps; open the file in a "
+            "spreadsheet program and save it"
+        )
+    hidden = [number for number in located.numbers if number in located.sheet.hidden]
+    if hidden:
+        at = _rows(range(len(hidden)), hidden)
+        notes.append(
+            f"hidden in the sheet, read all the same: {counted(len(hidden), 'row')} ({at})"
+        )
+    return notes
 
 
 def _check_fits(mapping: Mapping, data: DataTerms) -> None:
@@ -99,6 +120,16 @@ def _check_fits(mapping: Mapping, data: DataTerms) -> None:
         odd = sorted(set(named) ^ set(wanted)) or sorted({n for n in named if named.count(n) > 1})
         raise ConfigError(
             f"the mapping needs each column of the plan once; see to {shortened(odd)}"
+        )
+
+
+def _check_texts(mapping: Mapping, data: DataTerms) -> None:
+    texts = {data.group, *(data.target_names if data.task != "regression" else ())}
+    odd = [rule.name for rule in mapping.columns if rule.text != (rule.name in texts)]
+    if odd:
+        raise ConfigError(
+            f"the mapping takes {shortened(odd)} for the wrong kind; `text = true` belongs to the "
+            "group and to classes, and to them alone"
         )
 
 

@@ -9,7 +9,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
+
+from greylag_client.mapping.limits import MAX_TEXT
 
 Cell = str | float | int | None
 DecimalMark = Literal[".", ","]
@@ -62,6 +65,18 @@ class Numbers:
     about: int
     unread: tuple[int, ...]
     units: collections.Counter[str]
+
+
+def to_cell(value: object) -> Cell:
+    """What a file or a driver gives, as a cell; arrays and binary values become text."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, Decimal):
+        whole = value.is_finite() and value.adjusted() < 30 and value == value.to_integral_value()
+        return int(value) if whole else float(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value[: MAX_TEXT // 2]).hex()
+    return str(value)[:MAX_TEXT]
 
 
 def plain(cell: Cell) -> str:

@@ -11,7 +11,7 @@ from greylag_protocols.terms import STRICT
 from pydantic import Field
 
 from greylag_client.mapping.cells import DecimalMark
-from greylag_client.mapping.reading import Kind
+from greylag_client.mapping.reading import Kind, Separator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 RowNumber = Annotated[int, Field(ge=1)]
@@ -51,7 +51,7 @@ class Mapping:
     kind: Kind
     sheet: str = ""
     encoding: str = ""
-    separator: str = ""
+    separator: Separator = ""
     decimal: DecimalMark = "."
     header_rows: tuple[RowNumber, RowNumber]
     normalise: bool = False

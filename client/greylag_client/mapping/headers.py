@@ -11,12 +11,18 @@ from dataclasses import dataclass
 
 from greylag_client.mapping.cells import Cell, is_gap, plain, read_number
 from greylag_client.mapping.reading import Sheet
-from greylag_client.mapping.units import parse_unit
+from greylag_client.mapping.units import MAX_UNIT_LENGTH, parse_unit
 
 SEARCHED_ROWS = 40
+SEARCHED_COLUMNS, SEARCHED_DOWN = 5, 300  # of a table on its side
 Known = Callable[[str], bool]
 
 _BRACKETS = re.compile(r"[(\[{]([^()\[\]{}]*)[)\]}]")
+_TOTAL = re.compile(  # what the first words of a row say that sums up others
+    r"(?:.* )?(?:grand |sub-?)?totals?|sums?|means?|averages?|avg\.?|std\.?(?: ?dev\.?)?|summe|"
+    r"mittelwert|min(?:imum)?|max(?:imum)?|"
+    r".*(?:小计|合计|总计|汇总)|平均值?|均值|最大值|最小值|标准差"
+)
 # What stands behind a name without saying which thing it is.
 _FILLERS = re.compile(
     r"(?i)(?<=\w)[\s_]*(含量|浓度|数值|平均值|平均|实测值|测定值|content|contents|conc\.?|value|mean|"
@@ -44,6 +50,7 @@ class Located:
     Attributes:
         header_rows: first and last row of the heading, counted from 1.
         numbers: the row of each row of cells, counted from 1 as a spreadsheet does.
+        totals: rows that hold sums or means of others; they are no rows of cells.
         known: how many of the columns are names that were looked for.
     """
 
@@ -51,6 +58,7 @@ class Located:
     header_rows: tuple[int, int]
     columns: tuple[Column, ...]
     numbers: tuple[int, ...]
+    totals: tuple[int, ...]
     known: int
 
 
@@ -63,9 +71,11 @@ def locate(
     if not 1 <= first <= last <= len(rows):
         return None
     width = max(map(len, rows))
-    kept = [
+    filled = [
         number for number in range(last + 1, len(rows) + 1) if any(map(plain, rows[number - 1]))
     ]
+    totals = tuple(number for number in filled if _is_total(rows[number - 1]))
+    kept = [number for number in filled if number not in set(totals)]
     heads = [_spread(rows[number - 1], width) for number in range(first, last)]
     heads.append([plain(cell) for cell in _padded(rows[last - 1], width)])
     seen: collections.Counter[str] = collections.Counter()
@@ -94,8 +104,19 @@ def locate(
         header_rows=(first, last),
         columns=tuple(columns),
         numbers=tuple(kept),
+        totals=totals,
         known=sum(any(map(known, column.names)) for column in columns),
     )
+
+
+def names_down(sheet: Sheet, known: Known) -> int:
+    """How many wanted names stand below each other at the left: a table on its side has them."""
+    most = 0
+    for index in range(SEARCHED_COLUMNS):
+        column = [row[index] for row in sheet.rows[:SEARCHED_DOWN] if len(row) > index]
+        texts = {plain(cell) for cell in column if isinstance(cell, str)} - {""}
+        most = max(most, sum(any(map(known, _names_in(text, known))) for text in texts))
+    return most
 
 
 def split_heading(parts: Sequence[str], known: Known) -> tuple[tuple[str, ...], str | None]:
@@ -180,6 +201,15 @@ def _is_heading(row: Sequence[Cell]) -> bool:
 def _is_unit_row(row: Sequence[Cell], known: Known) -> bool:
     texts = [plain(cell).strip("()") for cell in row if not is_gap(cell)]
     return bool(texts) and all(_unit_of(text, known) for text in texts)
+
+
+def _is_total(row: Sequence[Cell]) -> bool:
+    """Whether the first words of a row say that it sums up others."""
+    for cell in row:
+        if isinstance(cell, str) and not is_gap(cell) and read_number(cell, ".").unread:
+            text = plain(cell[: MAX_UNIT_LENGTH * 2]).casefold().strip(" :()")
+            return _TOTAL.fullmatch(text) is not None
+    return False
 
 
 def _spread(row: Sequence[Cell], width: int) -> list[str]:

@@ -12,7 +12,7 @@ from greylag_client.mapping.questions import CHOICES_SHOWN, Ask, Question
 from greylag_client.mapping.units import is_share, parse_unit
 from greylag_client.mapping.vocabulary import LIKELY, SURE, Vocabulary
 
-_NONE = "none of them"
+_NONE = "none of them 都不是"
 _TIE = 0.015
 
 
@@ -64,7 +64,7 @@ def match_columns(
             (i for i in free if scores[name][i] >= LIKELY), key=lambda i: -scores[name][i]
         )
         if near:
-            index = _choose(f"Which column is {name!r}?", columns, near[:CHOICES_SHOWN], ask, top=0)
+            index = _choose(_which(name), columns, near[:CHOICES_SHOWN], ask, top=0)
             if index is not None:
                 settle(name, index)
     return _ask_for_the_rest(columns, data, found, taken, ask)
@@ -96,13 +96,19 @@ def _ask_for_the_rest(
         free = [i for i in range(len(columns)) if i not in taken]
         if name == data.group:
             free = [i for i in free if _repeats(columns[i])][: CHOICES_SHOWN - 1]
-            last = "each row stands for itself (only if no two are variants of one recipe)"
-            text = f"Which column says which rows belong together ({name!r} in the plan)?"
+            last = (
+                "each row stands for itself (only if no two are variants of one recipe) "
+                "每行自成一组（仅当没有同一配方的变体）"
+            )
+            text = (
+                f"Which column says which rows belong together ({name!r} in the plan)?",
+                f"哪一列表明哪些行属于同一组（计划中的 {name!r}）？",
+            )
             index = _choose(text, columns, free, ask, last=last)
             own_groups = index is None
         else:
             free = [i for i in free if _numeric(columns[i])][: CHOICES_SHOWN - 1]
-            index = _choose(f"Which column is {name!r}?", columns, free, ask)
+            index = _choose(_which(name), columns, free, ask)
         if index is not None:
             found[name] = columns[index]
             taken.add(index)
@@ -118,8 +124,12 @@ def _ask_for_the_rest(
     )
 
 
+def _which(name: str) -> tuple[str, str]:
+    return f"Which column is {name!r}?", f"哪一列是 {name!r}？"
+
+
 def _choose(
-    text: str,
+    text: tuple[str, str],
     columns: Sequence[Column],
     indices: Sequence[int],
     ask: Ask,
@@ -131,7 +141,7 @@ def _choose(
     if not indices and last == _NONE:
         return None
     choices = (*(repr(columns[i].label) for i in indices), last)
-    answer = ask(Question(text=text, choices=choices, proposal=top))
+    answer = ask(Question(text=text[0], chinese=text[1], choices=choices, proposal=top))
     return indices[answer] if answer < len(indices) else None
 
 

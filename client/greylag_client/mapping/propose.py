@@ -9,9 +9,9 @@ from greylag_protocols.terms import DataTerms, Range
 
 from greylag_client.mapping.cells import DecimalMark, Numbers, decimal_mark, read_numbers
 from greylag_client.mapping.document import Mapping, Rule
-from greylag_client.mapping.headers import Column, Located, locate
+from greylag_client.mapping.headers import Column, Located, locate, names_down
 from greylag_client.mapping.matching import Matches, match_columns, share_names
-from greylag_client.mapping.questions import Ask, Question, shortened
+from greylag_client.mapping.questions import YES_ZERO, Ask, Question, shortened
 from greylag_client.mapping.reading import Sheet
 from greylag_client.mapping.units import (
     DEGREES,
@@ -22,6 +22,7 @@ from greylag_client.mapping.units import (
     conversion,
     is_share,
     parse_unit,
+    shown,
 )
 from greylag_client.mapping.vocabulary import Vocabulary
 
@@ -45,13 +46,27 @@ def best_table(sheets: Sequence[Sheet], words: Vocabulary, *, what: str) -> Loca
     Raises:
         ConfigError: no sheet has a heading row.
     """
-    found = [located for sheet in sheets if (located := locate(sheet, words.known))]
-    if not found:
+    named = {"parquet": (1, 1), "sql": (1, 1)}  # their columns have names, and none is looked for
+    found = [
+        located
+        for sheet in sheets
+        if (located := locate(sheet, words.known, named.get(sheet.kind)))
+    ]
+    # Of equals the one with most rows: copies and summaries are shorter than the table itself.
+    best = max(
+        found, key=lambda item: (item.known, len(item.columns) > 1, len(item.numbers)), default=None
+    )
+    down = max(names_down(sheet, words.known) for sheet in sheets)
+    if down > (best.known if best else 0) + 2:
+        raise ConfigError(
+            f"{what}: the table lies on its side, with names below each other and a recipe in each "
+            "column; turn it in a spreadsheet program (copy, paste special, transpose) and save it"
+        )
+    if best is None:
         raise ConfigError(
             f"{what}: no row that names columns was found; put the names in one row above the data"
         )
-    # Of equals the one with most rows: copies and summaries are shorter than the table itself.
-    return max(found, key=lambda item: (item.known, len(item.columns) > 1, len(item.numbers)))
+    return best
 
 
 def propose(located: Located, data: DataTerms, words: Vocabulary, ask: Ask) -> Proposal:
@@ -167,7 +182,9 @@ class _Maker:
         # Degrees lie close together, so that several fit one range; a thousandfold mistake does
         # not fit by chance.
         if possible == [wanted] or (wanted in possible and wanted not in DEGREES):
-            self.notes.append(f"{column.label!r} gives no unit: taken as {wanted}, which fits")
+            self.notes.append(
+                f"{column.label!r} gives no unit: taken as {shown(wanted)}, which fits"
+            )
             return wanted
         choices = tuple(possible) if len(possible) > 1 else candidates(wanted)
         if len(choices) == 1:
@@ -177,8 +194,9 @@ class _Maker:
             f" (values around {float(f'{statistics.median(values):.2g}'):g})" if values else ""
         )
         question = Question(
-            text=f"In which unit is {column.label!r}{typical}? The plan wants {wanted}.",
-            choices=choices,
+            text=f"In which unit is {column.label!r}{typical}? The plan wants {shown(wanted)}.",
+            chinese=f"该列的单位是什么？计划要求 {shown(wanted)}。",
+            choices=tuple(map(shown, choices)),
             proposal=choices.index(likely) if likely else None,
         )
         return choices[self._ask(question)]
@@ -232,7 +250,8 @@ class _Maker:
         elif shares:
             question = Question(
                 text=f"The table does not list {shortened(shares)}. Are they 0 in every row?",
-                choices=("yes, 0", "no, not known"),
+                chinese="表中没有这些列。它们在每一行都为 0 吗？",
+                choices=YES_ZERO,
                 proposal=0,
             )
             zero = self._ask(question) == 0
@@ -267,7 +286,8 @@ class _Maker:
         if complete < 0.9 * sum(rows):
             question = Question(
                 text=f"Rows with empty cells among {shortened(names)}: {sum(rows)}. Are these 0?",
-                choices=("yes, 0", "no, not known"),
+                chinese="这些列中有空单元格。空单元格表示 0 吗？",
+                choices=YES_ZERO,
                 proposal=0,
             )
             if self._ask(question) != 0:

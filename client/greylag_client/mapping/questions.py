@@ -13,15 +13,18 @@ class Question:
     """One question with numbered choices.
 
     Attributes:
+        chinese: the same question once more.
         proposal: index of the choice that is taken if the person has no other wish; None where
             nothing in the table speaks for any of them.
     """
 
     text: str
     choices: tuple[str, ...]
+    chinese: str = ""
     proposal: int | None = None
 
 
+YES_ZERO = ("yes, 0 是，为 0", "no, not known 否，未知")
 Ask = Callable[[Question], int]  # the index of the choice
 
 

@@ -1,4 +1,4 @@
-"""A file's cells as they stand: Excel, Parquet, or CSV in whatever encoding and with any separator.
+"""A table's cells as they stand: Excel, Parquet, CSV in whatever encoding and with any separator.
 
 Nothing is decided here about what they mean. A CSV file whose separator is not certain comes as
 several sheets, one for each reading; which of them is the table shows when names are matched.
@@ -6,23 +6,21 @@ several sheets, one for each reading; which of them is the table shows when name
 
 import csv
 import io
-import warnings
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-from xml.etree.ElementTree import ParseError  # nothing is parsed with it here
+from typing import Literal
 
-import openpyxl  # type: ignore[import-untyped]
 import polars as pl
 from greylag_protocols.errors import ConfigError
 
-from greylag_client.mapping.cells import Cell, Percent
-from greylag_client.table import MAX_FILE_BYTES
+from greylag_client.mapping.cells import Cell, to_cell
+from greylag_client.mapping.limits import MAX_BYTES, MAX_CELLS, MAX_TEXT
+from greylag_client.mapping.workbook import read_workbook
 
-Kind = Literal["csv", "excel", "parquet"]
-SEPARATORS = (",", ";", "\t", "|")
+Kind = Literal["csv", "excel", "parquet", "sql"]
+Separator = Literal["", ",", ";", "\t", "|"]  # none where the format has none
+SEPARATORS: tuple[Separator, ...] = (",", ";", "\t", "|")
 ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "gb18030", "cp1252")
 _KINDS: dict[str, Kind] = {
     ".xlsx": "excel",
@@ -41,17 +39,21 @@ class Sheet:
     Attributes:
         name: the sheet's name in a workbook, empty otherwise.
         encoding, separator: how a text file was read, empty otherwise.
+        hidden: numbers of rows that a workbook does not show.
+        unsaved: formulas of a workbook that no spreadsheet program has computed yet.
     """
 
     kind: Kind
     rows: list[list[Cell]]
     name: str = ""
     encoding: str = ""
-    separator: str = ""
+    separator: Separator = ""
+    hidden: frozenset[int] = frozenset()
+    unsaved: int = 0
 
 
 def read_sheets(
-    path: Path, *, name: str = "", encoding: str = "", separator: str = ""
+    path: Path, *, name: str = "", encoding: str = "", separator: Separator = ""
 ) -> list[Sheet]:
     """Every sheet that a file may hold, or the one asked for.
 
@@ -60,81 +62,58 @@ def read_sheets(
     """
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
-        hint = "; save it as .xlsx" if path.suffix.lower() in (".xls", ".ods", ".et") else ""
+        hint = {
+            **dict.fromkeys((".xls", ".ods", ".et"), "; save it as .xlsx"),
+            **dict.fromkeys((".db", ".sqlite", ".sqlite3"), "; a database is named sqlite:///FILE"),
+        }.get(path.suffix.lower(), "")
         raise ConfigError(
             f"{path.name}: {path.suffix or 'a file without ending'} is not read{hint}; known are "
             f"{', '.join(_KINDS)}"
         )
     try:
         size = path.stat().st_size
-        raw = path.read_bytes() if 0 < size <= MAX_FILE_BYTES else b""
+        raw = path.read_bytes() if 0 < size <= MAX_BYTES else b""
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     if not raw:
         raise ConfigError(
-            f"{path.name}: {'empty' if not size else 'larger than 2 GiB'}; export the table again"
+            f"{path.name}: larger than {MAX_BYTES >> 20} MiB; leave out what is not needed"
+            if size
+            else f"{path.name}: empty; export the table again"
         )
     if kind == "parquet":
         return [_read_parquet(raw, path.name)]
     if kind == "excel":
-        return _read_workbook(raw, path.name, name)
+        pages = read_workbook(raw, path.name, name)
+        return [
+            Sheet(
+                kind="excel",
+                name=page.title,
+                rows=page.rows,
+                hidden=page.hidden,
+                unsaved=page.unsaved,
+            )
+            for page in pages
+        ]
     return _read_text(raw, path.name, encoding, separator)
 
 
 def _read_parquet(raw: bytes, what: str) -> Sheet:
     try:
-        frame = pl.read_parquet(io.BytesIO(raw))
-    except (pl.exceptions.PolarsError, OSError):  # its text may quote what is in the file
+        # Lengths first: a few bytes can stand for a billion equal rows.
+        lazy = pl.scan_parquet(io.BytesIO(raw))
+        width, height = len(lazy.collect_schema()), lazy.select(pl.len()).collect().item()
+        _check_cells(width * height, what)
+        frame = lazy.with_columns(pl.col(pl.String).str.head(MAX_TEXT)).collect()
+    # Its text may quote what is in the file; damaged lengths make it panic.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         raise ConfigError(f"{what}: not a Parquet file; export it again") from None
     rows: list[list[Cell]] = [list(frame.columns)]
-    rows.extend([_to_cell(value) for value in row] for row in frame.iter_rows())
+    rows.extend([to_cell(value) for value in row] for row in frame.iter_rows())
     return Sheet(kind="parquet", rows=rows)
 
 
-def _read_workbook(raw: bytes, what: str, name: str) -> list[Sheet]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of lists and colours that are of no use here
-            book = openpyxl.load_workbook(io.BytesIO(raw), data_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, TypeError, ParseError):
-        raise ConfigError(
-            f"{what}: not a workbook that can be opened (old, damaged or with a password); open it "
-            "in a spreadsheet program and save it as .xlsx without a password"
-        ) from None
-    sheets = [sheet for sheet in book.worksheets if name in ("", sheet.title)]
-    if not sheets:
-        titles = ", ".join(repr(sheet.title) for sheet in book.worksheets[:12])
-        raise ConfigError(f"{what}: no sheet {name!r}; it has {titles}")
-    # Hidden sheets hold drafts and lists of choices; they count only if they are asked for.
-    seen = [sheet for sheet in sheets if name or sheet.sheet_state == "visible"] or sheets
-    return [Sheet(kind="excel", name=sheet.title, rows=_rows_of(sheet)) for sheet in seen]
-
-
-def _rows_of(sheet: Any) -> list[list[Cell]]:
-    rows = [[_excel_cell(cell) for cell in row] for row in sheet.iter_rows()]
-    for area in sheet.merged_cells.ranges:  # all of a merged area is what its first cell says
-        top, left = area.min_row - 1, area.min_col - 1
-        for row in rows[top : area.max_row]:
-            row[left : area.max_col] = [rows[top][left]] * (area.max_col - left)
-    return rows
-
-
-def _excel_cell(cell: Any) -> Cell:
-    value = _to_cell(cell.value)
-    if isinstance(value, int | float) and "%" in str(cell.number_format):
-        return Percent(float(f"{value * 100:.12g}"))
-    return value
-
-
-def _to_cell(value: object) -> Cell:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    return str(value)
-
-
-def _read_text(raw: bytes, what: str, encoding: str, separator: str) -> list[Sheet]:
+def _read_text(raw: bytes, what: str, encoding: str, separator: Separator) -> list[Sheet]:
     if encoding and encoding not in ENCODINGS:
         raise ConfigError(f"{what}: encoding {encoding!r} is not one of {', '.join(ENCODINGS)}")
     found = encoding or _encoding_of(raw, what)
@@ -157,13 +136,24 @@ def _read_text(raw: bytes, what: str, encoding: str, separator: str) -> list[She
 
 
 def _parse(text: str, mark: str, what: str, *, strict: bool = True) -> Iterator[list[str]]:
+    cells = 0
     try:
-        yield from csv.reader(io.StringIO(text), delimiter=mark)
+        for row in csv.reader(io.StringIO(text), delimiter=mark):
+            cells += len(row) + 1
+            _check_cells(cells, what)
+            yield [cell[:MAX_TEXT] for cell in row]
     except csv.Error as error:
         if strict:
             raise ConfigError(
                 f"{what}: not a well-formed text table ({error}); export it again"
             ) from None
+
+
+def _check_cells(number: int, what: str) -> None:
+    if number > MAX_CELLS:
+        raise ConfigError(
+            f"{what}: more than {MAX_CELLS:,} cells; leave out columns and rows that are not needed"
+        )
 
 
 def _encoding_of(raw: bytes, what: str) -> str:

@@ -94,6 +94,11 @@ def parse_unit(text: str) -> str | None:
     return _known_to_pint(powers) if _GRAMMAR.fullmatch(powers) else None
 
 
+def shown(unit: str) -> str:
+    """A unit as people write it."""
+    return {"degC": "°C", "degF": "°F"}.get(unit, unit.replace("**", ""))
+
+
 def is_share(unit: str | None) -> bool:
     """Whether a unit is some kind of percent."""
     return unit in SHARES or unit == PERCENT

@@ -149,16 +149,22 @@ def check_column(column: Column) -> list[Finding]:
         return [*found, Finding(kind=kind, column=name, count=known, of=known)]
     for end in (column.low, column.high):
         pile = column.values == end
-        natural = end == 0 and end == column.low  # nothing of it: no instrument's limit
-        if not natural and pile.sum() >= max(EDGE_ROWS, EDGE_SHARE * known):
+        if not _is_natural(column, end) and pile.sum() >= max(EDGE_ROWS, EDGE_SHARE * known):
             found += of_rows("at_edge", pile, column=name, of=known)
     return found
 
 
 def edge_share(column: Column) -> float:
-    """Share of the values that stand exactly at an end of the public range."""
+    """Share of the values that stand exactly at an end of the public range, but for a natural
+    zero."""
     known = column.known
-    return float(((known == column.low) | (known == column.high)).mean()) if len(known) else 0.0
+    ends = [end for end in (column.low, column.high) if not _is_natural(column, end)]
+    return float(np.isin(known, ends).mean()) if len(known) else 0.0
+
+
+def _is_natural(column: Column, end: float) -> bool:
+    """Nothing of it, which is no instrument's limit."""
+    return end == 0 and end == column.low
 
 
 def check_split(

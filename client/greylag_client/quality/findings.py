@@ -140,8 +140,8 @@ KINDS: dict[str, Words] = {
         level="warning",
         en="{column}: missing values: {count} of {of} ({share})",
         zh="{column}：{of} 个值中缺 {count} 个（{share}）",
-        fix_en="fill the gaps from the source, or leave these rows out",
-        fix_zh="从原始记录补齐缺口，或去掉这些行",
+        fix_en="fill the gaps from the source; leave rows out only where the plan refuses gaps",
+        fix_zh="从原始记录补齐缺口；仅当计划不接受缺口时才去掉这些行",
     ),
     "unread": Words(
         dimension="validity",

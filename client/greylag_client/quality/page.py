@@ -6,7 +6,7 @@ from html import escape
 from greylag_client.quality.checks import edge_share
 from greylag_client.quality.columns import Column
 from greylag_client.quality.findings import DIMENSIONS, LEVELS, Finding, plain, say_share
-from greylag_client.quality.report import ALIKE_SHOWN, Report, drift_sentences
+from greylag_client.quality.report import ALIKE_SHOWN, UNDATED, Report, drift_sentences
 from greylag_client.quality.scores import Score
 
 ROLES = {"feature": "特征", "target": "目标", "class": "类别"}
@@ -25,10 +25,12 @@ h2 { font-size: 1.15rem; margin: 2.25rem 0 .75rem; }
 [lang=zh] { color: var(--soft); }
 .verdict { padding: .75rem 1rem; border-left: .3rem solid; background: var(--card);
   margin: 1rem 0; }
-.scores { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .75rem; }
+.scores { display: grid; gap: .75rem;
+  grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   padding: .75rem 1rem; }
 .number { font-size: 1.9rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.card ul { margin: .5rem 0 0; padding-left: 1.1rem; font-size: .92rem; }
 .bar { display: block; height: .5rem; border-radius: .25rem; background: var(--line);
   overflow: hidden; min-width: 5rem; }
 .bar i { display: block; height: 100%; background: currentColor; }
@@ -37,7 +39,9 @@ h2 { font-size: 1.15rem; margin: 2.25rem 0 .75rem; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; padding: .4rem .6rem; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: anywhere; }
-th { font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+th { font-weight: 600; } th [lang=zh] { display: block; font-weight: 400; }
+td.role { white-space: nowrap; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 td.level { white-space: nowrap; font-weight: 600; } td p { margin: 0 0 .4rem; }
 summary { cursor: pointer; padding: .2rem 0; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -59,7 +63,7 @@ def as_page(report: Report, *, made: datetime) -> str:
         f'<p class="verdict {tone}">{_verdict(report)}</p>',
         f"<pre>{_lines(report.misfit)}</pre>" if report.misfit else "",
         _heading("Scores", "评分"),
-        f'<div class="scores">{"".join(map(_card, report.scores))}</div>',
+        f'<div class="scores">{_cards(report)}</div>',
         _heading("What was found", "检查结果"),
         _findings(report),
         _heading("Groups", "分组"),
@@ -118,6 +122,14 @@ def _verdict(report: Report) -> str:
 
 def _bar(share: float) -> str:
     return f'<span class="bar" aria-hidden="true"><i style="width:{100 * share:.1f}%"></i></span>'
+
+
+def _cards(report: Report) -> str:
+    cards = "".join(map(_card, report.scores))
+    if report.examined.dated:
+        return cards
+    name = _both("Timeliness", DIMENSIONS["timeliness"])
+    return f'{cards}<section class="card"><div>{name}</div>{_paragraph(*UNDATED)}</section>'
 
 
 def _card(score: Score) -> str:
@@ -194,9 +206,11 @@ def _columns(report: Report) -> str:
 def _column(column: Column, index: float | None) -> str:
     marks = (column.gaps, column.unread, column.outside)
     counts = "".join(f'<td class="n">{int(mark.sum()) or "·"}</td>' for mark in marks)
-    ends = "" if column.role == "class" else say_share(edge_share(column))
+    share = 0.0 if column.role == "class" else edge_share(column)
+    ends = say_share(share) if share else "·"
     drift = "" if index is None else f"{index:.2f}"
     return (
-        f"<tr><td>{_text(column.name)}</td><td>{_both(column.role, ROLES[column.role])}</td>"
+        f'<tr><td>{_text(column.name)}</td><td class="role">'
+        f"{_both(column.role, ROLES[column.role])}</td>"
         f'{counts}<td class="n">{escape(ends)}</td><td class="n">{drift}</td></tr>'
     )

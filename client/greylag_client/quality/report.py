@@ -1,6 +1,5 @@
 """The report as text for a terminal and as one JSON document."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -17,6 +16,10 @@ BAR_CELLS = 20
 WIDTH = 100
 ALIKE_SHOWN = 4  # findings of one kind that are told one by one
 NAMES_SHOWN = 30
+UNDATED = (
+    "not scored: name the column that holds each row's date with --date",
+    "未评分：请用 --date 指明记录每行日期的列",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +131,7 @@ def as_text(report: Report, *, width: int = WIDTH) -> str:
     with console.capture() as capture:
         console.print(Text(report.headline), soft_wrap=True)
         console.print()
-        console.print(_scores(report.scores))
+        console.print(_scores(report))
         console.print()
         console.print(Text(report.group_sentences[0]))
         if report.examined.classes:
@@ -162,15 +165,17 @@ def bar(share: float) -> str:
     return "█" * full + "·" * (BAR_CELLS - full)
 
 
-def _scores(scores: Sequence[Score]) -> Grid:
+def _scores(report: Report) -> Grid:
     grid = Grid(show_edge=False)
     grid.add_column("score")
     grid.add_column("of 100", justify="right")
     grid.add_column("")
     grid.add_column("what to fix", overflow="fold")
-    for item in scores:
+    for item in report.scores:
         fixes = "\n".join(english for english, _ in item.fixes)
         grid.add_row(item.dimension, f"{item.value:g}", bar(item.value / 100), Text(fixes))
+    if not report.examined.dated:
+        grid.add_row("timeliness", "-", "", Text(UNDATED[0]))
     return grid
 
 

@@ -23,8 +23,8 @@ MAX_CLASSES = 50
 MAX_NAME = 400
 # Whole numbers under such a name tell things apart instead of measuring them.
 IDENTIFIER = re.compile(
-    r"(^|[_\W])(id|no|nr|key|group|batch|lot|heat|melt|ref|patent|family|recipe|serial|sample)"
-    r"($|[_\W])|[批组炉]|编号|序号",
+    r"(^|[_\W])(id|no|nr|key|group|batch|lot|ref|patent|family|recipe|serial|sample)($|[_\W])"
+    r"|^(heat|melt|[批组炉])$|[批组炉][号次别]|分组|编号|序号",
     re.IGNORECASE,
 )
 HEADER = f"""\
@@ -105,7 +105,10 @@ def draft_schema(cells: pl.DataFrame, *, targets: tuple[str, ...], group: str | 
         f"max_records_per_firm = {_room(cells.height)}  # placeholder: no firm's table is larger",
         '# For unit = "group": expected_groups, max_groups_per_firm, max_records_per_group.',
         '# For unit = "firm": expected_firms.',
-        *(f"# left out: {toml_string(name[:MAX_NAME])}" for name in left_out),
+        *(
+            f"# left out, since it names rows or holds no numbers: {toml_string(name[:MAX_NAME])}"
+            for name in left_out
+        ),
     ]
     return Draft(
         text="\n".join(lines) + "\n",
