@@ -31,12 +31,19 @@ lint: $(STAMP) ## style, types, trust graph
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 -p greylag_client -p greylag_protocols
 	$(BIN)/lint-imports
 
 bench: $(STAMP) ## measured figures, as JSON and a table
 	$(BIN)/python tests/bench/run.py
 
+wheelhouse: $(STAMP) ## dist/wheelhouse: the client with hashes and an SBOM, to install offline
+	$(BIN)/python -m offline.wheelhouse dist/wheelhouse
+
+wheelhouse-windows: $(STAMP) ## the same for Windows, as dist/wheelhouse-windows
+	$(BIN)/python -m offline.wheelhouse --windows dist/wheelhouse-windows
+
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help install demo test coverage fuzz lint bench clean
+.PHONY: help install demo test coverage fuzz lint bench wheelhouse wheelhouse-windows clean

@@ -13,6 +13,7 @@ def make_engine(terms: Terms, records: Records, *, pad: bool = True) -> ClippedS
 
     Raises:
         ConfigError: the records do not fit the terms.
+        RefusedError: the terms' plugin is not what they pin, or cannot be trained here.
     """
     if terms.privacy.unit == "firm":
         return LocalTrainer(terms, records, pad=pad)

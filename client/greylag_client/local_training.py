@@ -14,7 +14,7 @@ from greylag_protocols.quantise import CLIP_SLACK
 from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
 
-from greylag_client.models import build_mlp, load_weights, record_losses
+from greylag_client.models import build_model, load_weights, record_losses
 from greylag_client.units import NO_ROW, rows_of_units, with_empty_row
 
 
@@ -29,7 +29,7 @@ class LocalTrainer:
 
     def __init__(self, terms: Terms, records: Records, *, pad: bool = True) -> None:
         self._terms = terms
-        self._module = build_mlp(terms)
+        self._module = build_model(terms)
         self._inputs = with_empty_row(records.inputs)
         self._targets = with_empty_row(records.targets)
         rows = rows_of_units(terms, records)[0]

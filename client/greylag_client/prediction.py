@@ -58,6 +58,7 @@ class Predictor:
         is a matter of its signature and log, which ``verify-release`` checks.
 
         Raises:
+            ConfigError: a model of a plugin.
             VerificationError: a file is absent, too large, unlike its checksum or malformed; or
                 tensors with other names, shapes or types than the terms say, or not finite.
         """
@@ -67,6 +68,11 @@ class Predictor:
             terms = parse_terms(encoded)
         except ConfigError as error:
             raise VerificationError(f"{release_dir / TERMS_FILE}: {error}") from None
+        if terms.model.plugin is not None:
+            raise ConfigError(
+                f"{release_dir}: its model is {terms.model.family!r}, which only the package "
+                "behind that name computes; predict knows the family 'mlp'"
+            )
         limit = 4 * terms.dimension + MAX_TENSOR_HEADER_BYTES
         tensors = _parse_tensors(_read_checked(release_dir, MODEL_FILE, sums, limit), terms)
         names = [item.name for item in terms.parameters]

@@ -22,7 +22,7 @@ from greylag_protocols.quantise import CLIP_SLACK
 from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
 
-from greylag_client.models import build_mlp, load_weights, record_losses
+from greylag_client.models import build_model, load_weights, record_losses
 from greylag_client.sampling import NO_UNIT
 from greylag_client.units import NO_ROW, rows_of_units, with_empty_row
 
@@ -50,7 +50,7 @@ class Trainer:
         self._rows = np.pad(rows, ((0, 1), (0, 0)), constant_values=NO_ROW)
         self._inputs = with_empty_row(records.inputs)
         self._targets = with_empty_row(records.targets)
-        self._module = build_mlp(terms)
+        self._module = build_model(terms)
 
     def __len__(self) -> int:
         return len(self._rows) - 1

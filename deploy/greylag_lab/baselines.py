@@ -255,6 +255,8 @@ def _fit_network(
     Targets enter at [-1, 1] whatever their multipliers: those tune clipping, and nothing is
     clipped here.
     """
+    if model.plugin is not None:
+        raise ConfigError(f"no baseline can be fitted for {model.family!r}; leave --baselines out")
     inputs = torch.from_numpy(encode_features(data, values)).float()
     classes = data.targets[0].classes
     outputs = len(classes) if classes is not None else len(data.targets)

@@ -44,6 +44,20 @@ def mlp_parameters(*, inputs: int, hidden: Sequence[int], outputs: int) -> tuple
     return tuple(tensors)
 
 
+def declared_parameters(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[Parameter, ...]:
+    """Tensors of given names and shapes, with the first values of a multilayer perceptron: what has
+    two axes is a layer's weight, the last one is at zero; what has one is a bias."""
+    last = max((at for at, (_, shape) in enumerate(tensors) if len(shape) == 2), default=-1)
+    return tuple(
+        Parameter(
+            name=name,
+            shape=shape,
+            bound=math.sqrt(3 / shape[1]) if len(shape) == 2 and at != last else 0.0,
+        )
+        for at, (name, shape) in enumerate(tensors)
+    )
+
+
 def dimension(parameters: Sequence[Parameter]) -> int:
     """``d``: the number of weights."""
     return sum(parameter.size for parameter in parameters)

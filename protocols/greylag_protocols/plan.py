@@ -13,6 +13,7 @@ from greylag_protocols import accounting, parameters
 from greylag_protocols.encoding import parse_as, parse_json, parse_toml
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.terms import (
+    NAME_PATTERN,
     TERMS_VERSION,
     DataTerms,
     ModelTerms,
@@ -30,6 +31,7 @@ from greylag_protocols.terms import (
 )
 
 MAX_DIMENSION = 20_000_000
+PLUGIN_PREFIX = "plugin:"
 MAX_PADDED_ROWS = 10**9  # as many as a table may have
 
 
@@ -210,11 +212,37 @@ def _check_range(what: str, bounds: Range) -> None:
 
 
 def _check_model(data: DataTerms, model: ModelTerms) -> None:
-    if model.family != "mlp":
-        raise ConfigError(f"model.family = {model.family!r} is not yet supported; use 'mlp'")
+    if model.family.startswith(PLUGIN_PREFIX):
+        _check_plugin(model)
+    elif model.family != "mlp":
+        raise ConfigError(
+            f"model.family = {model.family!r} is not yet supported; use 'mlp' or 'plugin:NAME'"
+        )
+    elif model.plugin is not None or model.parameters is not None:
+        raise ConfigError("model.plugin and model.parameters need model.family = 'plugin:NAME'")
     size = parameters.dimension(parameters_of(data, model))
     if size > MAX_DIMENSION:
         raise ConfigError(f"the model has {size} weights; at most {MAX_DIMENSION} are allowed")
+
+
+def _check_plugin(model: ModelTerms) -> None:
+    """A plugin's model is described by its tensors; ``hidden`` and ``activation`` say nothing."""
+    name = model.family.removeprefix(PLUGIN_PREFIX)
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(
+            f"model.family = {model.family!r:.80}: a plugin's name is of a-z, 0-9 and hyphens"
+        )
+    if model.plugin is None or not model.parameters:
+        raise ConfigError(
+            f"model.family = {model.family!r} needs [model.plugin] and [[model.parameters]]; "
+            "`greylag-client plugins` shows what to paste"
+        )
+    if (model.hidden, model.activation) != (ModelTerms().hidden, ModelTerms().activation):
+        raise ConfigError("model.hidden and model.activation are of 'mlp'; leave them out")
+    counts = Counter(item.name for item in model.parameters)
+    twice = sorted(item for item, count in counts.items() if count > 1)
+    if twice:
+        raise ConfigError(f"model.parameters: {twice[0]!r:.80} stands there twice")
 
 
 def run_id_for(name: str, nonce: str) -> str:

@@ -5,7 +5,7 @@ form (JCS) is hashed. ``greylag_protocols.plan`` leads from one to the other and
 that no single key can show.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -116,8 +116,33 @@ class DataTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PluginTerms:
+    """The installed package that a model of family ``plugin:NAME`` is built by, and nothing else.
+
+    ``sha256`` is a digest of its files as they lie on disk (greylag_client.plugins).
+    """
+
+    __pydantic_config__ = STRICT
+    distribution: Text
+    version: Text
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterTerms:
+    """A tensor of a plugin's model: who does not have the plugin still knows what weights mean."""
+
+    __pydantic_config__ = STRICT
+    name: Text
+    shape: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=2**24)], ...], Field(min_length=1, max_length=2)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTerms:
-    """A model that every firm can build from this description alone."""
+    """A model that every firm can build from this description alone, or from a package too that it
+    installed itself."""
 
     __pydantic_config__ = STRICT
     family: str = "mlp"
@@ -125,6 +150,10 @@ class ModelTerms:
         64,
     )
     activation: Literal["tanh", "relu"] = "tanh"
+    # Of family plugin:NAME alone; otherwise they are absent from the canonical form, so that terms
+    # without plugins keep their bytes:
+    plugin: PluginTerms | None = None
+    parameters: Annotated[tuple[ParameterTerms, ...], Field(max_length=256)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +236,10 @@ class Terms:
 
     def encode(self) -> bytes:
         """The canonical bytes that are hashed and signed."""
-        return canonical_json(self)
+        value = asdict(self)
+        if self.model.plugin is None and self.model.parameters is None:
+            del value["model"]["plugin"], value["model"]["parameters"]
+        return canonical_json(value)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -312,6 +344,10 @@ def rows_per_unit(data: DataTerms, unit: Unit) -> int:
 
 def parameters_of(data: DataTerms, model: ModelTerms) -> tuple[Parameter, ...]:
     """The tensors of the model that ``model`` means on ``data``, in order."""
+    if model.parameters is not None:
+        return parameters.declared_parameters(
+            [(item.name, item.shape) for item in model.parameters]
+        )
     flags = 2 if data.missing == "zero-and-flag" else 1
     classes = data.targets[0].classes
     outputs = len(classes) if classes is not None else len(data.targets)
