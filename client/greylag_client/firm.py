@@ -1,17 +1,26 @@
 """The firm's directory: its keys, what it knows of its consortium, and whom it approved.
 
     firm.toml                    consortium, names, where the lead is, the lead's key, the data
-    keys/                        identity.key (Ed25519), tls.key.pem, tls.pem, ca.pem
+    keys/                        identity.key (Ed25519), tls.credentials.pem (key, certificate, CA)
     membership/seen.json         the last membership epochs that the lead sent
     membership/approved.json     those that the firm's security officer approved
     membership/revoked.json      identities that a recovery key took back
     policy.toml, ledger.sqlite   other modules' files
+    left.json                    the firm's statement that it has left; its keys are gone then
+
+The TLS key and its certificate lie in one file, which is replaced as a whole: they belong together
+at every moment. (Older directories have them in three; ``renewal`` puts them together.)
 
 The recovery key is not here: it is printed once when the firm joins, and kept offline.
 """
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,17 +31,25 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from filelock import FileLock, Timeout
 from greylag_protocols.encoding import parse_as, parse_toml
-from greylag_protocols.errors import ConfigError
+from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.invite import ConsortiumId, Host, Port
 from greylag_protocols.membership import Hex32, Membership, Name, SignedMembership
+from greylag_protocols.renewal import Leave, claimed_leave
 from greylag_protocols.signing import Ed25519Signer
 from greylag_protocols.terms import STRICT
 
 from greylag_client.firm_files import read_file, stage_directory, write_private
 from greylag_client.firm_membership import MembershipStore, found_store
+from greylag_client.policy import DEFAULT_POLICY
 
 SETTINGS_FILE = "firm.toml"
+LEFT_FILE = "left.json"
+IDENTITY_FILE, TLS_FILE = "identity.key", "tls.credentials.pem"
+OLD_TLS_FILES = ("ca.pem", "tls.key.pem", "tls.pem")  # of directories before there was TLS_FILE
+
+_PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----\n[^-]+-----END \1-----\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,24 +83,25 @@ class TlsCredentials:
     key: bytes = field(repr=False)
     certificate: bytes
 
+    def encode(self) -> bytes:
+        """The three in one file."""
+        return self.key + self.certificate + self.ca
+
 
 class FirmDirectory:
     """An open firm's directory. Made by ``create`` or ``open``.
 
+    Keys are read when they are used: a firm that has left has none, and its budget can be looked at
+    all the same.
+
     Attributes:
         root: the directory.
         settings: what stands in firm.toml.
-        signer: the firm's word.
-        tls: its TLS credentials.
     """
 
-    def __init__(
-        self, root: Path, settings: FirmSettings, signer: Ed25519Signer, tls: TlsCredentials
-    ) -> None:
+    def __init__(self, root: Path, settings: FirmSettings) -> None:
         self.root = root
         self.settings = settings
-        self.signer = signer
-        self.tls = tls
 
     @classmethod
     def create(
@@ -130,15 +148,101 @@ class FirmDirectory:
                 f"{root} is not a firm's directory; make one with: greylag-client join INVITE"
             )
         value = parse_toml(read_file(path), what=str(path))
-        settings = parse_as(FirmSettings, value, what=str(path))
-        keys = root / "keys"
-        tls = TlsCredentials(
-            ca=read_file(keys / "ca.pem"),
-            key=read_file(keys / "tls.key.pem"),
-            certificate=read_file(keys / "tls.pem"),
-        )
-        signer = Ed25519Signer(_load_identity(keys / "identity.key"))
-        return cls(root, settings, signer, tls)
+        return cls(root, parse_as(FirmSettings, value, what=str(path)))
+
+    @cached_property
+    def signer(self) -> Ed25519Signer:
+        """The firm's word.
+
+        Raises:
+            ConfigError: the key is missing or damaged, or the firm has left.
+        """
+        self.check_member()
+        return Ed25519Signer(_load_identity(self.keys / IDENTITY_FILE))
+
+    def read_tls(self) -> TlsCredentials:
+        """The TLS credentials as they lie on the disk now, always a pair that belongs together.
+
+        To be called at every dial: ``renewal.keep_renewed`` replaces them while the agent runs, so
+        whoever keeps what an earlier call gave ends up with an expired certificate.
+
+        Raises:
+            ConfigError: a file is missing or damaged, or the firm has left.
+        """
+        self.check_member()
+        path = self.keys / TLS_FILE
+        if not path.exists():
+            try:
+                ca, key, certificate = (read_file(self.keys / name) for name in OLD_TLS_FILES)
+                return TlsCredentials(ca=ca, key=key, certificate=certificate)
+            except ConfigError:
+                if not path.exists():  # else they were put together in this very moment
+                    raise
+        content = read_file(path)
+        blocks = list(_PEM.finditer(content))
+        kinds = [block[1] for block in blocks]
+        if kinds != [b"PRIVATE KEY", b"CERTIFICATE", b"CERTIFICATE"]:
+            raise ConfigError(f"{path} is damaged; restore it from a backup")
+        key, certificate, ca = (block[0] for block in blocks)
+        return TlsCredentials(ca=ca, key=key, certificate=certificate)
+
+    def write_tls(self, tls: TlsCredentials) -> None:
+        """Put new TLS credentials in the place of the old ones, by one rename."""
+        write_private(self.keys / TLS_FILE, tls.encode())
+        for name in OLD_TLS_FILES:
+            (self.keys / name).unlink(missing_ok=True)
+
+    @property
+    def left(self) -> Leave | None:
+        """What the firm said when it left, if it has.
+
+        Raises:
+            ConfigError: its statement is damaged.
+        """
+        path = self.root / LEFT_FILE
+        if not path.exists():
+            return None
+        try:
+            return claimed_leave(read_file(path))
+        except VerificationError:
+            raise ConfigError(f"{path} is damaged; restore it from a backup") from None
+
+    def check_member(self) -> None:
+        """The firm has not left.
+
+        Raises:
+            ConfigError: it has.
+        """
+        if (left := self.left) is not None:
+            day = datetime.fromtimestamp(left.left_s, UTC)
+            raise ConfigError(
+                f"this firm left {self.settings.consortium} on {day:%Y-%m-%d}; to come back, join "
+                "as a new member: a new invite, a new directory. The ledger's spending stays here "
+                "and `greylag-client budget` still shows it"
+            )
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be the one program that speaks for this firm; two would look to the peers like a copied
+        machine.
+
+        Raises:
+            ConfigError: an agent is running.
+        """
+        # Not by a file that merely exists: that of a killed agent would keep the next one out.
+        lock = FileLock(self.root / "agent.lock", timeout=0, mode=0o600, fallback_to_soft=False)
+        try:
+            held = lock.acquire()
+        except Timeout:
+            raise ConfigError(f"an agent is running for {self.root}; end it first") from None
+        except OSError as error:
+            raise ConfigError(f"{self.root} cannot be written: {error.strerror}") from None
+        with held:
+            yield
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
 
     @property
     def policy_path(self) -> Path:
@@ -192,11 +296,10 @@ def fill(
     pem = Ed25519PrivateKey.from_private_bytes(identity_key).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
-    write_private(staged / "keys" / "identity.key", pem)
-    write_private(staged / "keys" / "tls.key.pem", tls.key)
-    write_private(staged / "keys" / "tls.pem", tls.certificate)
-    write_private(staged / "keys" / "ca.pem", tls.ca)
+    write_private(staged / "keys" / IDENTITY_FILE, pem)
+    write_private(staged / "keys" / TLS_FILE, tls.encode())
     found_store(staged / "membership", seen=seen, approve=approve)
+    write_private(staged / "policy.toml", DEFAULT_POLICY.encode())
     lines = [f"{key} = {_toml(item)}\n" for key, item in asdict(settings).items()]
     write_private(staged / SETTINGS_FILE, "".join(lines).encode())
 

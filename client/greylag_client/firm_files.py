@@ -3,12 +3,15 @@
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from greylag_protocols.errors import ConfigError
+
+from greylag_client.file_access import restrict
 
 
 @contextmanager
@@ -32,6 +35,7 @@ def stage_directory(root: Path, *, last: str) -> Iterator[Path]:
     except OSError as error:
         raise ConfigError(f"{root} cannot be written: {error.strerror}; name another") from None
     try:
+        restrict(staged)  # what is created in it is the owner's alone
         yield staged
         if exists:
             for part in sorted(staged.iterdir(), key=lambda part: part.name == last):
@@ -46,15 +50,17 @@ def stage_directory(root: Path, *, last: str) -> Iterator[Path]:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write or replace a file of mode 0600, so that it is never seen half-written.
+    """Write or replace a file that its owner alone may read; it is never seen half-written.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: it cannot be written, or others could read it.
     """
     staged = path.with_name(f".new-{secrets.token_hex(8)}")
     try:
         handle = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
+            if sys.platform == "win32":
+                restrict(staged)  # the mode above says nothing there; no byte is in it yet
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -66,6 +72,8 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def _sync_directory(path: Path) -> None:
+    if sys.platform == "win32":
+        return  # no directory can be opened there; NTFS keeps a journal of its names
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -44,6 +44,9 @@ EnrolmentCode = Literal[
     "bad-csr",
     "bad-proof",
     "identity-taken",
+    "firm-removed",
+    "firm-revoked",
+    "firm-left",
     "too-many-failures",
     "unavailable",
 ]

@@ -11,6 +11,8 @@ Entries are DSSE envelopes of in-toto statements, in one append-only RFC 9162 tr
     closed/v1                    a firm: it will never again answer in this run
     refusal/v1                   a firm: it declined; only the class is told
     revocation/v1                a firm's recovery key: its identity key is no longer its own
+    leave/v1                     a firm: it has left; its identity speaks no more
+    endorsement/v1               a firm, or an independent body: its people agree to a member list
 
 A firm's acceptances, receipts and closed entries form one chain over its ledger: each carries
 ``seq`` (1, 2, 3, ...) and ``prev``, the head of the entry before. So a checked head covers all

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 from greylag_protocols.errors import ConfigError, GreylagError
-from greylag_protocols.membership import verify_revocation
 from greylag_protocols.plan import parse_plan, parse_terms
 from greylag_protocols.signing import fingerprint
 from rich.console import Console
@@ -23,6 +22,7 @@ from rich.table import Table
 
 from greylag_server.consortium import Consortium
 from greylag_server.enrolment import Enrolment
+from greylag_server.members_command import endorse, remove, revoke
 from greylag_server.release import privacy_facts, write_release
 from greylag_server.store import RunRecord, Store
 
@@ -89,35 +89,9 @@ def invite(
     say({"firm": firm, "invite": text}, text, output)
 
 
-@app.command()
-def revoke(
-    revocation: Annotated[Path, typer.Argument(help="the file from `greylag-client revoke`")],
-    directory: Dir,
-    output: Format = "text",
-) -> None:
-    """Take a revoked firm out: every firm is told, and a new membership epoch lacks it."""
-    from greylag_server.service import open_store
-
-    consortium = Consortium.open(directory)
-    enrolment, now_s = Enrolment(consortium), time.time()
-    envelope = _read_text(revocation).strip().encode()
-    signed = enrolment.current_membership(now_s)
-    current = signed.verify(
-        consortium.signer.public_key, consortium=consortium.settings.id, now_s=now_s
-    )
-    member = verify_revocation(envelope, current)
-    store = open_store(consortium)
-    with store.transaction():
-        store.append([envelope])
-        store.add_revocation(envelope)
-    enrolment.remove(member.name, now_s=now_s)
-    facts = {"firm": member.name, "identity": member.identity, "epoch": current.epoch + 1}
-    say(
-        facts,
-        f"{member.name}: identity {member.identity[:16]} is revoked and out of membership epoch "
-        f"{current.epoch + 1}.\nIt may join again under a new identity: greylag-server invite",
-        output,
-    )
+app.command()(revoke)
+app.command()(remove)
+app.command()(endorse)
 
 
 @app.command()

@@ -9,46 +9,46 @@ certificate. Each call opens its own connection, so ``greylag-server invite`` ma
 import re
 import secrets
 import sqlite3
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from cryptography.hazmat.primitives.serialization import Encoding
+from greylag_protocols.endorsement import claimed_endorser, verify_endorsement
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.invite import (
     TOKEN_BYTES,
-    EnrolmentCode,
     EnrolmentReply,
     EnrolmentRequest,
     Invite,
     encode_token,
     token_hash,
 )
-from greylag_protocols.membership import LIFETIME_S, Member, Membership, SignedMembership
+from greylag_protocols.membership import Member, SignedMembership
+from greylag_protocols.renewal import claimed_leave, verify_leave
+from greylag_protocols.signing import parse_statement
 from greylag_protocols.terms import NAME_PATTERN
 
 from greylag_server.consortium import Consortium
 from greylag_server.enrolment_store import (
+    Departure,
     EnrolmentFile,
     StoredInvite,
+    add_certificate,
+    find_identity,
     find_invite,
     find_repeated,
+    former_identities,
     list_members,
 )
+from greylag_server.epochs import Epochs, OnEpoch
+from greylag_server.refusals import EnrolmentError
+from greylag_server.renewal import Certificates
 
 INVITE_LIFETIME_S = 7 * 24 * 3600
-REISSUE_BELOW_S = 10 * 24 * 3600
 
-OnEpoch: TypeAlias = Callable[[SignedMembership], None]
-
-
-class EnrolmentError(ConfigError):
-    """An enrolment that the lead declines; ``code`` is what the firm's program acts on."""
-
-    def __init__(self, code: EnrolmentCode, message: str) -> None:
-        super().__init__(message)
-        self.code: EnrolmentCode = code
+OnLeave: TypeAlias = Callable[[bytes], None]
+OnEndorse: TypeAlias = Callable[[bytes, bytes], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,10 @@ class Enrolment:
         consortium: the open lead's directory.
         on_epoch: called once per epoch in their order, after the commit; a crash may repeat the
             last call, none is left out. Epochs made while nobody listened are delivered later.
+        on_leave: called with a firm's verified statement before the firm is taken out; a crash may
+            repeat the call.
+        on_endorse: called with a member's verified endorsement and the digest of the list that it
+            is about, perhaps more than once.
         agents_port: where agents connect, if the settings leave the port open (0).
     """
 
@@ -75,14 +79,18 @@ class Enrolment:
         consortium: Consortium,
         *,
         on_epoch: OnEpoch | None = None,
+        on_leave: OnLeave | None = None,
+        on_endorse: OnEndorse | None = None,
         agents_port: int | None = None,
     ) -> None:
         self._consortium = consortium
         self._settings = consortium.settings
-        self._on_epoch = on_epoch
+        self._on_leave = on_leave
+        self._on_endorse = on_endorse
         self._agents_port = self._settings.port if agents_port is None else agents_port
-        self._delivery = threading.Lock()
         self._file = EnrolmentFile(consortium.enrolment_path)
+        self._epochs = Epochs(consortium, self._file, on_epoch)
+        self.certificates = Certificates(consortium, self._file)
 
     def invite(
         self, firm: str, operator: str | None = None, *, now_s: float, port: int | None = None
@@ -163,7 +171,7 @@ class Enrolment:
             if certificate is None:
                 _check_usable(invite, now_s)
                 certificate = self._admit(db, request, invite.operator, now_s)
-            signed = self._current(db, now_s)
+            signed = self._epochs.current(db, now_s)
         self.deliver_epochs()
         return EnrolmentReply(
             certificate=certificate,
@@ -175,18 +183,101 @@ class Enrolment:
             statement=signed.statement.decode(),
         )
 
-    def remove(self, firm: str, *, now_s: float) -> SignedMembership:
+    def remove(
+        self,
+        firm: str,
+        *,
+        now_s: float,
+        how: Departure = "removed",
+        identity: str | None = None,
+    ) -> SignedMembership:
         """Issue an epoch without ``firm``, which may then be invited anew.
+
+        Args:
+            how: what the firm is told when it asks for anything.
+            identity: the key (hex) that it has to have; whichever it has where it is not given.
 
         Raises:
             ConfigError: it is not a member.
         """
         with self._file.transaction() as db:
-            if db.execute("DELETE FROM members WHERE firm = ?", (firm,)).rowcount == 0:
+            listed = find_identity(db, firm)
+            if listed is None or identity not in (None, listed):
                 raise ConfigError(f"{firm!r} is not a member; see: greylag-server status")
-            signed = self._issue(db, now_s)
+            db.execute("DELETE FROM members WHERE firm = ?", (firm,))
+            db.execute("DELETE FROM certificates WHERE firm = ?", (firm,))
+            db.execute(
+                "INSERT OR REPLACE INTO departures VALUES (?, ?, ?, ?)",
+                (firm, listed, how, int(now_s)),
+            )
+            signed = self._epochs.issue(db, now_s)
         self.deliver_epochs()
         return signed
+
+    def leave(self, envelope: bytes, *, now_s: float) -> str:
+        """Take out the firm whose statement this is; nothing more happens if it is gone already.
+
+        Raises:
+            EnrolmentError: no statement of a member's own identity about this consortium.
+        """
+        try:
+            claimed = claimed_leave(envelope)
+        except VerificationError as error:
+            raise EnrolmentError("malformed", str(error)) from None
+        if claimed.consortium != self._settings.id:
+            raise EnrolmentError(
+                "other-consortium",
+                f"this firm leaves consortium {claimed.consortium!r}; here is "
+                f"{self._settings.id!r}",
+            )
+        with self._file.connection() as db:
+            identity = find_identity(db, claimed.firm)
+            former = [key for key, _ in former_identities(db, claimed.firm)]
+        if identity is not None and self._is_leave(envelope, identity):
+            if self._on_leave is not None:
+                self._on_leave(envelope)
+            self.remove(claimed.firm, now_s=now_s, how="left", identity=identity)
+        elif not any(self._is_leave(envelope, key) for key in former):
+            raise EnrolmentError(
+                "bad-proof",
+                f"this is not signed by the identity key of a member called {claimed.firm!r}",
+            )
+        return claimed.firm
+
+    def _is_leave(self, envelope: bytes, identity: str) -> bool:
+        try:
+            verify_leave(envelope, bytes.fromhex(identity), consortium=self._settings.id)
+        except VerificationError:
+            return False
+        return True
+
+    def endorse(self, envelope: bytes, *, by_body: bool = False) -> int:
+        """Take an endorsement of an epoch; the same one again changes nothing.
+
+        Args:
+            by_body: it is an independent body's, whose key firms know and this lead need not.
+
+        Returns:
+            the epoch's number.
+
+        Raises:
+            EnrolmentError: no endorsement of an epoch of this consortium, or by no firm of it.
+        """
+        try:
+            by = claimed_endorser(envelope)
+            membership = self._epochs.find(parse_statement(envelope).digest)
+        except VerificationError as error:
+            raise EnrolmentError("malformed", str(error)) from None
+        try:
+            if by is None or membership is None:
+                raise VerificationError("not about a member list that this lead signed")
+            if not by_body:
+                verify_endorsement(envelope, membership.member(by).identity_key, membership)
+        except VerificationError as error:
+            raise EnrolmentError("bad-proof", f"this endorsement does not hold: {error}") from None
+        if self._on_endorse is not None:
+            self._on_endorse(envelope, membership.digest())
+        return membership.epoch
 
     def current_membership(self, now_s: float) -> SignedMembership:
         """The latest epoch, or the next one when less than 10 days of it remain.
@@ -195,7 +286,7 @@ class Enrolment:
             ConfigError: no firm has joined yet.
         """
         with self._file.transaction() as db:
-            signed = self._current(db, now_s)
+            signed = self._epochs.current(db, now_s)
         self.deliver_epochs()
         return signed
 
@@ -216,15 +307,7 @@ class Enrolment:
 
     def deliver_epochs(self) -> None:
         """Hand every epoch that ``on_epoch`` has not yet had to it, oldest first."""
-        if self._on_epoch is None:
-            return
-        with self._delivery, self._file.connection() as db:
-            rows = db.execute(
-                "SELECT epoch, document, statement FROM epochs WHERE delivered = 0 ORDER BY epoch"
-            ).fetchall()
-            for epoch, document, statement in rows:
-                self._on_epoch(SignedMembership(document=document, statement=statement))
-                db.execute("UPDATE epochs SET delivered = 1 WHERE epoch = ?", (epoch,))
+        self._epochs.deliver()
 
     def _admit(
         self, db: sqlite3.Connection, request: EnrolmentRequest, operator: str, now_s: float
@@ -243,7 +326,8 @@ class Enrolment:
                 "bad-proof", "the firm did not prove that it holds its identity key; join again"
             ) from None
         taken = db.execute(
-            "SELECT 1 FROM members WHERE identity IN (?1, ?2) OR recovery IN (?1, ?2)",
+            "SELECT 1 FROM members WHERE identity IN (?1, ?2) OR recovery IN (?1, ?2) UNION ALL "
+            "SELECT 1 FROM departures WHERE identity IN (?1, ?2) AND how != 'removed'",
             (request.identity, request.recovery),
         ).fetchone()
         if taken or request.identity == request.recovery:
@@ -251,50 +335,19 @@ class Enrolment:
                 "identity-taken", "one of these keys is in use already; join again with new keys"
             )
         pem = certificate.public_bytes(Encoding.PEM).decode()
+        if not add_certificate(db, request.firm, certificate, pem, request.digest()):
+            raise EnrolmentError(
+                "bad-csr", "this TLS key was certified before; join again with new keys"
+            )
         db.execute(
             "UPDATE invites SET used_s = ? WHERE token_hash = ?", (int(now_s), request.token_hash)
         )
         db.execute(
-            "INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                request.firm,
-                operator,
-                request.identity,
-                request.recovery,
-                pem,
-                request.digest(),
-                int(now_s),
-            ),
+            "INSERT INTO members VALUES (?, ?, ?, ?, ?)",
+            (request.firm, operator, request.identity, request.recovery, int(now_s)),
         )
-        self._issue(db, now_s)
+        self._epochs.issue(db, now_s)
         return pem
-
-    def _current(self, db: sqlite3.Connection, now_s: float) -> SignedMembership:
-        row = db.execute(
-            "SELECT expires_s, document, statement FROM epochs ORDER BY epoch DESC LIMIT 1"
-        ).fetchone()
-        if row is None:
-            raise ConfigError("no firm has joined yet; invite one: greylag-server invite FIRM")
-        if row[0] - now_s < REISSUE_BELOW_S:
-            return self._issue(db, now_s)
-        return SignedMembership(document=row[1], statement=row[2])
-
-    def _issue(self, db: sqlite3.Connection, now_s: float) -> SignedMembership:
-        (last,) = db.execute("SELECT coalesce(max(epoch), 0) FROM epochs").fetchone()
-        membership = Membership(
-            consortium=self._settings.id,
-            lead=self._settings.operator,
-            epoch=last + 1,
-            issued_s=int(now_s),
-            expires_s=int(now_s) + LIFETIME_S,
-            members=list_members(db),
-        )
-        signed = SignedMembership.sign(membership, self._consortium.signer)
-        db.execute(
-            "INSERT INTO epochs (epoch, expires_s, document, statement) VALUES (?, ?, ?, ?)",
-            (membership.epoch, membership.expires_s, signed.document, signed.statement),
-        )
-        return signed
 
 
 def _check_usable(invite: StoredInvite, now_s: float) -> None:

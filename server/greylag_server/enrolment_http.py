@@ -1,7 +1,8 @@
-"""The enrolment server: one HTTPS address, ``POST /v1/enrol``.
+"""The enrolment server, HTTPS: ``POST /v1/enrol``, ``/v1/renew`` and ``/v1/leave``.
 
 Anyone can reach it, so it reads little, answers briefly and repeats nothing that it was sent. It
-authenticates itself by the key that invites pin; firms authenticate by the token of their invite.
+authenticates itself by the key that invites pin; firms authenticate by the token of their invite,
+and once they are members by their identity key.
 """
 
 import asyncio
@@ -14,16 +15,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import TypeVar
 
 import uvicorn
+from greylag_protocols.endorsement import ENDORSEMENT_PATH
 from greylag_protocols.errors import ConfigError, GreylagError, VerificationError
 from greylag_protocols.invite import (
     ENROLMENT_PATH,
     MAX_REQUEST_BYTES,
     EnrolmentCode,
-    EnrolmentRequest,
     parse_request,
 )
+from greylag_protocols.renewal import LEAVE_PATH, RENEWAL_PATH, parse_renewal_request
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -31,7 +34,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from greylag_server.consortium import Consortium
-from greylag_server.enrolment import Enrolment, EnrolmentError
+from greylag_server.enrolment import Enrolment
+from greylag_server.refusals import EnrolmentError
 
 MAX_FAILURES = 20
 FAILURE_WINDOW_S = 60.0
@@ -41,6 +45,8 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _STATUS: dict[EnrolmentCode, HTTPStatus] = {
     "malformed": HTTPStatus.BAD_REQUEST,
@@ -53,6 +59,9 @@ _STATUS: dict[EnrolmentCode, HTTPStatus] = {
     "bad-csr": HTTPStatus.BAD_REQUEST,
     "bad-proof": HTTPStatus.FORBIDDEN,
     "identity-taken": HTTPStatus.CONFLICT,
+    "firm-removed": HTTPStatus.GONE,
+    "firm-revoked": HTTPStatus.GONE,
+    "firm-left": HTTPStatus.GONE,
     "too-many-failures": HTTPStatus.TOO_MANY_REQUESTS,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -79,6 +88,20 @@ def make_app(enrolment: Enrolment, *, clock: Callable[[], float] = time.time) ->
     """The ASGI application; ``clock`` gives Unix seconds."""
     failures = FailureLimit()
 
+    async def answer(request: Request, act: Callable[[bytes], bytes]) -> Response:
+        try:
+            reply = await run_in_threadpool(act, await _read_body(request))
+        except EnrolmentError as error:
+            return _refusal(error)
+        except (sqlite3.Error, OSError, GreylagError) as error:
+            # The fault is this machine's: its operator is told what, the firm only that.
+            _log.error("%s could not be completed: %s", request.url.path, error)
+            return _refusal(
+                EnrolmentError("unavailable", "the lead's machine could not do this now; try later")
+            )
+        status = HTTPStatus.OK if reply else HTTPStatus.NO_CONTENT
+        return Response(reply, status_code=status, media_type="application/json")
+
     async def enrol(request: Request) -> Response:
         # One event loop runs this, so the limit needs no lock.
         if failures.reached(time.monotonic()):
@@ -87,21 +110,49 @@ def make_app(enrolment: Enrolment, *, clock: Callable[[], float] = time.time) ->
                     "too-many-failures", "too many failed attempts; wait a minute and join again"
                 )
             )
-        try:
-            parsed = _parsed(await _read_body(request))
-            reply = await run_in_threadpool(enrolment.enrol, parsed, now_s=clock())
-        except EnrolmentError as error:
+        response = await answer(
+            request,
+            lambda body: enrolment.enrol(_parsed(parse_request, body), now_s=clock()).encode(),
+        )
+        fault = response.status_code == _STATUS["unavailable"]
+        if response.status_code != HTTPStatus.OK and not fault:
             failures.count(time.monotonic())
-            return _refusal(error)
-        except (sqlite3.Error, OSError, GreylagError) as error:
-            # The fault is this machine's: its operator is told what, the firm only that.
-            _log.error("an enrolment could not be completed: %s", error)
-            return _refusal(
-                EnrolmentError("unavailable", "the lead's machine could not do this now; try later")
-            )
-        return Response(reply.encode(), media_type="application/json")
+        return response
 
-    return Starlette(routes=[Route(ENROLMENT_PATH, enrol, methods=["POST"])])
+    # Nothing can be guessed at the others: each costs a look-up and a signature's check, and
+    # strangers' failures must not keep members from renewing.
+
+    async def renew(request: Request) -> Response:
+        certificates = enrolment.certificates
+        return await answer(
+            request,
+            lambda body: certificates.renew(
+                _parsed(parse_renewal_request, body), now_s=clock()
+            ).encode(),
+        )
+
+    def take_leave(body: bytes) -> bytes:
+        enrolment.leave(body, now_s=clock())
+        return b""
+
+    async def leave(request: Request) -> Response:
+        return await answer(request, take_leave)
+
+    def take_endorsement(body: bytes) -> bytes:
+        enrolment.endorse(body)
+        return b""
+
+    async def endorse(request: Request) -> Response:
+        return await answer(request, take_endorsement)
+
+    return Starlette(
+        routes=[
+            Route(ENROLMENT_PATH, enrol, methods=["POST"]),
+            Route(RENEWAL_PATH, renew, methods=["POST"]),
+            Route(LEAVE_PATH, leave, methods=["POST"]),
+            Route(ENDORSEMENT_PATH, endorse, methods=["POST"]),
+        ]
+    )
 
 
 class EnrolmentServer:
@@ -215,13 +266,13 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _parsed(body: bytes) -> EnrolmentRequest:
+def _parsed(parse: Callable[[bytes], T], body: bytes) -> T:
     try:
-        return parse_request(body)
+        return parse(body)
     except (ConfigError, VerificationError):
         # The parser quotes what it found, and that may be the token.
         raise EnrolmentError(
-            "malformed", "this is not an enrolment request that this version understands"
+            "malformed", "this is not a request that this version understands"
         ) from None
 
 

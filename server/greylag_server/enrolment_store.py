@@ -11,14 +11,20 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from cryptography import x509
 from greylag_protocols.errors import ConfigError
+from greylag_protocols.invite import spki_pin
 from greylag_protocols.membership import Member
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LOCK_TIMEOUT_S = 10.0
+KEPT_CERTIFICATES = 16
 
-_SCHEMA = f"""
+Departure = Literal["removed", "revoked", "left"]
+
+_SCHEMA = """
 CREATE TABLE invites (
     token_hash BLOB PRIMARY KEY,
     firm TEXT NOT NULL,
@@ -32,8 +38,6 @@ CREATE TABLE members (
     operator TEXT NOT NULL,
     identity TEXT NOT NULL UNIQUE,
     recovery TEXT NOT NULL,
-    certificate TEXT NOT NULL,
-    request_digest BLOB NOT NULL,
     joined_s INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE epochs (
@@ -43,7 +47,23 @@ CREATE TABLE epochs (
     statement BLOB NOT NULL,
     delivered INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-PRAGMA user_version = {SCHEMA_VERSION};
+"""
+_SCHEMA_OF_2 = """
+CREATE TABLE certificates (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    firm TEXT NOT NULL,
+    pin TEXT NOT NULL UNIQUE,
+    request_digest BLOB NOT NULL,
+    certificate TEXT NOT NULL,
+    used INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE departures (
+    firm TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    how TEXT NOT NULL,
+    gone_s INTEGER NOT NULL,
+    PRIMARY KEY (firm, identity)
+) STRICT;
 """
 
 
@@ -82,13 +102,16 @@ class EnrolmentFile:
         with self.transaction() as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
+                _execute(db, _SCHEMA + _SCHEMA_OF_2)
+            elif version == 1:
+                _execute(db, _SCHEMA_OF_2)
+                _move_certificates(db)
             elif version != SCHEMA_VERSION:
                 raise ConfigError(
                     f"{self._path} was written by another version of greylag (schema {version}, "
                     f"not {SCHEMA_VERSION}); use that version"
                 )
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
@@ -124,13 +147,24 @@ def find_invite(db: sqlite3.Connection, firm: str, token_hash: bytes) -> StoredI
 
 def find_repeated(db: sqlite3.Connection, firm: str, request_digest: bytes) -> str | None:
     """The certificate that this very request got before, if it did (PEM)."""
-    row = db.execute(
-        "SELECT certificate, request_digest FROM members WHERE firm = ?", (firm,)
-    ).fetchone()
-    if row is None or not hmac.compare_digest(row[1], request_digest):
-        return None
-    certificate: str = row[0]
-    return certificate
+    for stored, certificate in db.execute(
+        "SELECT request_digest, certificate FROM certificates WHERE firm = ?", (firm,)
+    ):
+        if hmac.compare_digest(stored, request_digest):
+            return str(certificate)
+    return None
+
+
+def add_certificate(
+    db: sqlite3.Connection, firm: str, certificate: x509.Certificate, pem: str, digest: bytes
+) -> bool:
+    """Note a certificate that was issued; False if its key was certified before."""
+    added = db.execute(
+        "INSERT OR IGNORE INTO certificates (firm, pin, request_digest, certificate) "
+        "VALUES (?, ?, ?, ?)",
+        (firm, spki_pin(certificate), digest, pem),
+    )
+    return added.rowcount == 1
 
 
 def list_members(db: sqlite3.Connection) -> tuple[Member, ...]:
@@ -141,3 +175,41 @@ def list_members(db: sqlite3.Connection) -> tuple[Member, ...]:
     return tuple(
         Member(name=row[0], operator=row[1], identity=row[2], recovery=row[3]) for row in rows
     )
+
+
+def prune_certificates(db: sqlite3.Connection, firm: str) -> None:
+    """Forget what can no longer matter: a member may ask for certificates without end."""
+    db.execute(
+        "DELETE FROM certificates WHERE firm = ?1 AND number NOT IN (SELECT number FROM "
+        "certificates WHERE firm = ?1 ORDER BY number DESC LIMIT ?2) AND number NOT IN (SELECT "
+        "number FROM certificates WHERE firm = ?1 AND used = 1 ORDER BY number DESC LIMIT ?2)",
+        (firm, KEPT_CERTIFICATES),
+    )
+
+
+def find_identity(db: sqlite3.Connection, firm: str) -> str | None:
+    """A member's identity key, hex."""
+    row = db.execute("SELECT identity FROM members WHERE firm = ?", (firm,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def former_identities(db: sqlite3.Connection, firm: str) -> list[tuple[str, Departure]]:
+    """Identities (hex) that are no longer members under a firm's name, and how each went."""
+    return db.execute(
+        "SELECT identity, how FROM departures WHERE firm = ? ORDER BY gone_s", (firm,)
+    ).fetchall()
+
+
+def _execute(db: sqlite3.Connection, script: str) -> None:
+    for statement in script.split(";"):
+        db.execute(statement)
+
+
+def _move_certificates(db: sqlite3.Connection) -> None:
+    """Version 1 kept each member's only certificate beside its keys."""
+    for firm, pem, digest in db.execute(
+        "SELECT firm, certificate, request_digest FROM members"
+    ).fetchall():
+        add_certificate(db, firm, x509.load_pem_x509_certificate(pem.encode()), pem, digest)
+    db.execute("ALTER TABLE members DROP COLUMN certificate")
+    db.execute("ALTER TABLE members DROP COLUMN request_digest")

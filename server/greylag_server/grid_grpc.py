@@ -15,16 +15,19 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+import sqlite3
 import threading
 import uuid
-from collections.abc import AsyncIterable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
+from cryptography import x509
 from flwr.app import Message
 from greylag_protocols.errors import ConfigError
+from greylag_protocols.invite import spki_pin
 
 from greylag_server.grid_messages import (
     FrameGrid,
@@ -38,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _StreamContext: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+# Why firms with these certificates (common name, pin of the key) may not connect; empty: they may.
+Refusals: TypeAlias = Callable[[Sequence[tuple[str, str]]], Sequence[str]]
 
 SERVICE, METHOD = "greylag.v1.Link", "Connect"
 CHUNK_BYTES = 1 << 20
@@ -46,6 +51,7 @@ MAX_CONNECTIONS = 1024
 PULL_WAIT_S = 0.05
 M_ARENA_MAX = -8  # of glibc's malloc.h
 SENDERS = 16
+RECHECK_S = 10.0  # a firm that was taken out may stay connected for so long
 SENDER_WAIT_S = 5.0  # then a parcel goes all the same: slow firms must not keep others waiting
 OPTIONS = [
     ("grpc.max_receive_message_length", CHUNK_BYTES + 64),
@@ -61,6 +67,7 @@ class _Session:
     """One firm's open stream."""
 
     firm: str
+    pin: str
     node: int
     outbox: "asyncio.Queue[list[bytes] | None]" = field(default_factory=asyncio.Queue)
     pending: dict[bytes, Message] = field(default_factory=dict)
@@ -72,15 +79,25 @@ class GrpcGrid(FrameGrid):
     Args:
         address: ``host:port`` to listen on; port 0 picks a free one (see ``port``).
         max_frame_bytes: a firm that sends more is cut off.
+        refusals: asked whenever a firm connects, and about all connected firms from time to time;
+            without it everyone may connect whose certificate is the authority's.
 
     Raises:
         ConfigError: the port is in use.
     """
 
     def __init__(
-        self, address: str, *, ca: bytes, key: bytes, certificate: bytes, max_frame_bytes: int
+        self,
+        address: str,
+        *,
+        ca: bytes,
+        key: bytes,
+        certificate: bytes,
+        max_frame_bytes: int,
+        refusals: Refusals | None = None,
     ) -> None:
         self._max_frame_bytes = max_frame_bytes
+        self._refusals = refusals
         self._lock = threading.Condition()  # guards the three below
         self._sessions: dict[int, _Session] = {}
         self._connections = 0
@@ -112,6 +129,8 @@ class GrpcGrid(FrameGrid):
         )
         port = server.add_secure_port(address, credentials)
         await server.start()
+        if self._refusals is not None:
+            self._recheck_task = asyncio.create_task(self._recheck(self._refusals))
         return server, port
 
     def _in_loop(self, work: Coroutine[Any, Any, T]) -> T:
@@ -119,6 +138,7 @@ class GrpcGrid(FrameGrid):
 
     def _end_loop(self) -> None:
         self._in_loop(_cancel_others())
+        self._in_loop(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -180,7 +200,9 @@ class GrpcGrid(FrameGrid):
             await context.abort(
                 grpc.StatusCode.UNAUTHENTICATED, "no common name in the certificate"
             )
-        session = self._open(names[0].decode())
+        firm, pin = names[0].decode(), _pin_of(context)
+        await self._check_admission(firm, pin, context)
+        session = self._open(firm, pin)
         reader = asyncio.create_task(self._read(session, context))
         try:
             while (parcel := await session.outbox.get()) is not None:
@@ -191,6 +213,40 @@ class GrpcGrid(FrameGrid):
         finally:
             reader.cancel()
             self._close(session)
+
+    async def _check_admission(self, firm: str, pin: str, context: _StreamContext) -> None:
+        """End the stream of a firm that may not connect, with a sentence for its log."""
+        if self._refusals is None:
+            return
+        try:
+            (reason,) = await asyncio.to_thread(self._refusals, [(firm, pin)])
+        except (sqlite3.Error, OSError) as error:
+            logger.error("%s could not be looked up: %s", firm, error)
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE, "the lead's machine could not look up its members"
+            )
+        if reason:
+            logger.info("%s was turned away: %s", firm, reason)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+
+    async def _recheck(self, refusals: Refusals) -> None:
+        """Hang up on firms that may no longer be connected: removed, revoked or gone by another
+        program, or by another thread of this one."""
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            with self._lock:
+                sessions = list(self._sessions.values())
+            presented = [(session.firm, session.pin) for session in sessions]
+            try:
+                reasons = await asyncio.to_thread(refusals, presented)
+            except (sqlite3.Error, OSError) as error:
+                logger.error("the connected firms could not be looked up: %s", error)
+                continue
+            for session, reason in zip(sessions, reasons, strict=True):
+                if reason:
+                    session.outbox.put_nowait(None)
+                    with self._lock:
+                        self._drop(session, reason)
 
     async def _send(self, parcel: list[bytes], context: _StreamContext) -> None:
         in_turn = False
@@ -204,10 +260,10 @@ class GrpcGrid(FrameGrid):
             if in_turn:
                 self._senders.release()
 
-    def _open(self, firm: str) -> _Session:
+    def _open(self, firm: str, pin: str) -> _Session:
         with self._lock:
             self._connections += 1
-            session = _Session(firm=firm, node=node_id(firm, self._connections))
+            session = _Session(firm=firm, pin=pin, node=node_id(firm, self._connections))
             for other in [item for item in self._sessions.values() if item.firm == firm]:
                 other.outbox.put_nowait(None)
                 self._drop(other, "replaced by a newer connection")
@@ -248,6 +304,12 @@ class GrpcGrid(FrameGrid):
             if message is not None:
                 self._replies[message.metadata.message_id] = wrap_reply(frame, message)
                 self._lock.notify_all()
+
+
+def _pin_of(context: _StreamContext) -> str:
+    """SHA-256 of the public key that the firm has just shown in its handshake, hex."""
+    (pem,) = context.auth_context()["x509_pem_cert"]
+    return spki_pin(x509.load_pem_x509_certificate(pem))
 
 
 async def _cancel_others() -> None:

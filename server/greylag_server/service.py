@@ -8,8 +8,9 @@ from pathlib import Path
 
 from flwr.app import Context, RecordDict
 from greylag_protocols import log
+from greylag_protocols.encoding import parse_json
 from greylag_protocols.errors import ConfigError
-from greylag_protocols.membership import Membership, SignedMembership
+from greylag_protocols.membership import MAX_DOCUMENT_BYTES, Membership, SignedMembership
 from greylag_protocols.plan import parse_terms, run_id_for, settle_terms
 from greylag_protocols.signing import parse_statement
 from greylag_protocols.terms import Plan, Terms, terms_digest
@@ -67,13 +68,23 @@ def open_run(store: Store, consortium: Consortium, run: str, signed: SignedMembe
         store.open_run(run, signed)
 
 
+def read_membership(consortium: Consortium, signed: SignedMembership) -> Membership:
+    """An epoch that a run was bound to.
+
+    Whether it has expired meanwhile is not asked: firms refuse to go on under such a one, while
+    their goodbyes under it must stay possible for good.
+    """
+    issued_s = parse_json(signed.document, max_bytes=MAX_DOCUMENT_BYTES)["issued_s"]
+    return signed.verify(
+        consortium.signer.public_key, consortium=consortium.settings.id, now_s=issued_s
+    )
+
+
 def make_coordinator(store: Store, consortium: Consortium, record: RunRecord) -> Coordinator:
     """The coordinator of an opened run."""
     if record.membership is None:
         raise ConfigError(f"run {record.run} has no membership")
-    membership: Membership = record.membership.verify(
-        consortium.signer.public_key, consortium=consortium.settings.id, now_s=time.time()
-    )
+    membership = read_membership(consortium, record.membership)
     return Coordinator(
         record,
         terms=parse_terms(record.terms),
@@ -92,6 +103,22 @@ def log_epoch(store: Store, signed: SignedMembership) -> None:
             store.keep(digest, signed.document)
 
 
+def log_departure(store: Store, envelope: bytes) -> None:
+    """Every statement by which a firm left is in the log, once."""
+    digest = log.entry_head(envelope)
+    with store.transaction():
+        if store.artefact(digest) is None:
+            store.append([envelope])
+            store.keep(digest, envelope)
+
+
+def log_endorsement(store: Store, envelope: bytes, membership: bytes) -> None:
+    """Every endorsement of a member list is in the log, once, and shown to firms that ask."""
+    with store.transaction():
+        if store.add_endorsement(envelope, membership):
+            store.append([envelope])
+
+
 class Service:
     """The lead's server. ``start`` binds the ports; ``run_forever`` works until ``stop`` is set.
 
@@ -105,15 +132,19 @@ class Service:
         self._patience = patience
         settings = self._consortium.settings
         bind = "127.0.0.1" if settings.host in ("127.0.0.1", "localhost") else "0.0.0.0"  # noqa: S104 - firms dial in
+        self._enrolment = Enrolment(
+            self._consortium,
+            on_epoch=lambda signed: log_epoch(self._store, signed),
+            on_leave=lambda envelope: log_departure(self._store, envelope),
+            on_endorse=lambda envelope, digest: log_endorsement(self._store, envelope, digest),
+        )
         self._grid = GrpcGrid(
             f"{bind}:{settings.port}",
             ca=self._consortium.ca_pem,
             key=self._consortium.server_key_pem,
             certificate=self._consortium.server_cert_pem,
             max_frame_bytes=MAX_FRAME_BYTES,
-        )
-        self._enrolment = Enrolment(
-            self._consortium, on_epoch=lambda signed: log_epoch(self._store, signed)
+            refusals=self._enrolment.certificates.refusals,
         )
         self._enrolment_server = EnrolmentServer(self._consortium, self._enrolment)
 
@@ -158,9 +189,18 @@ class Service:
         app(self._grid, Context(1, 1, {}, RecordDict(), {}))
 
     def _say_goodbye(self) -> None:
-        """Firms that were away when their run ended still hold a reservation: close it now."""
+        """Firms that were away when their run ended still hold a reservation: close it now. Those
+        that are no longer members closed theirs when they left, or cannot be reached."""
+        present = {(item.name, item.identity) for item in self._enrolment.members()}
         for record in self._store.runs():
-            over = record.status in ("done", "failed") and record.membership is not None
-            if over and not all(item.closed for item in self._store.participants(record.run)):
+            if record.status not in ("done", "failed") or record.membership is None:
+                continue
+            participants = self._store.participants(record.run)
+            waiting = {item.firm for item in participants if not item.closed}
+            if not waiting:
+                continue
+            members = read_membership(self._consortium, record.membership).members
+            asked = {(item.name, item.identity) for item in members if item.name in waiting}
+            if asked & present:
                 coordinator = make_coordinator(self._store, self._consortium, record)
                 say_goodbye(self._grid, coordinator, self._patience)

@@ -5,6 +5,8 @@ import json
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 import threading
 import time
 import tomllib
@@ -15,8 +17,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from enrolling_lead import AGENTS_PORT, NOW_S, Lead, serving
+from greylag_client.cli import app
+from greylag_client.enrolment_client import RETRY_DELAYS_S
 from greylag_client.firm import FirmDirectory
-from greylag_client.join import RETRY_DELAYS_S, JoinResult, join
+from greylag_client.join import JoinResult, join, typed_path
+from greylag_client.policy import DEFAULT_POLICY
 from greylag_protocols.encoding import canonical_json
 from greylag_protocols.errors import ConfigError, GreylagError, RemoteError, VerificationError
 from greylag_protocols.invite import EnrolmentReply, parse_invite, parse_request
@@ -24,43 +30,21 @@ from greylag_protocols.membership import Member, Membership, SignedMembership
 from greylag_protocols.signing import Ed25519Signer, fingerprint
 from greylag_server.authority import CertificateAuthority
 from greylag_server.consortium import Consortium
-from greylag_server.enrolment import INVITE_LIFETIME_S, Enrolment
-from greylag_server.enrolment_http import EnrolmentServer
-
-NOW_S = 1_800_000_000.0
-AGENTS_PORT = 7001
-
-
-class Lead:
-    """A consortium, its enrolment and the clock that its server reads."""
-
-    def __init__(self, root: Path, now_s: float = NOW_S) -> None:
-        self.now_s = now_s
-        self.consortium = Consortium.create(
-            root, name="glass", operator="acme", host="127.0.0.1", port=AGENTS_PORT,
-            enrol_port=0, now_s=now_s,
-        )  # fmt: skip
-        self.enrolment = Enrolment(self.consortium)
-        self.server = EnrolmentServer(self.consortium, self.enrolment, clock=lambda: self.now_s)
-
-    def invite(self, firm: str, operator: str | None = None, *, port: int | None = None) -> str:
-        return self.enrolment.invite(firm, operator, now_s=NOW_S, port=port or self.server.port)
-
-    def issue(self, **changes: object) -> SignedMembership:
-        """The current membership with changes, in the lead's own hand."""
-        current = self.enrolment.current_membership(NOW_S)
-        membership = current.verify(
-            self.consortium.signer.public_key, consortium=self.consortium.settings.id, now_s=NOW_S
-        )
-        return SignedMembership.sign(replace(membership, **changes), self.consortium.signer)
+from greylag_server.enrolment import INVITE_LIFETIME_S
+from typer.testing import CliRunner
 
 
 @pytest.fixture
 def lead(tmp_path: Path) -> Iterator[Lead]:
-    lead = Lead(tmp_path / "lead")
-    lead.server.start()
-    yield lead
-    lead.server.stop()
+    with serving(tmp_path / "lead") as lead:
+        yield lead
+
+
+@pytest.fixture
+def lead_today(tmp_path: Path) -> Iterator[Lead]:
+    """For commands, which read the machine's clock."""
+    with serving(tmp_path / "lead", time.time()) as lead:
+        yield lead
 
 
 def enter(
@@ -100,19 +84,14 @@ def test_three_firms_join_one_after_another(lead: Lead, tmp_path: Path) -> None:
 def test_the_credentials_open_a_mutually_authenticated_connection(tmp_path: Path) -> None:
     # OpenSSL reads the machine's own clock, so here all of it does.
     now_s = time.time()
-    lead = Lead(tmp_path / "lead", now_s)
-    lead.server.start()
-    try:
-        text = lead.enrolment.invite("north", now_s=now_s, port=lead.server.port)
-        firm = join(text, tmp_path / "north", data=None, approve_members=None, now_s=now_s).firm
-    finally:
-        lead.server.stop()
+    with serving(tmp_path / "lead", now_s) as lead:
+        firm = lead.join("north", tmp_path / "north").firm
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     theirs.load_cert_chain(lead.consortium.server_cert_path, lead.consortium.server_key_path)
     theirs.load_verify_locations(cadata=lead.consortium.ca_pem.decode())
     theirs.verify_mode = ssl.CERT_REQUIRED
-    ours = ssl.create_default_context(cadata=firm.tls.ca.decode())
-    ours.load_cert_chain(firm.root / "keys" / "tls.pem", firm.root / "keys" / "tls.key.pem")
+    ours = ssl.create_default_context(cadata=firm.read_tls().ca.decode())
+    ours.load_cert_chain(firm.root / "keys" / "tls.credentials.pem")
     down, up = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = ours.wrap_bio(down, up, server_hostname="127.0.0.1")
     server = theirs.wrap_bio(up, down, server_side=True)
@@ -132,7 +111,7 @@ def test_the_directory_opens_again(lead: Lead, tmp_path: Path) -> None:
     assert again.settings == result.firm.settings
     assert again.data_path == data.resolve()
     assert again.signer.public_key == result.firm.signer.public_key
-    assert again.tls == result.firm.tls
+    assert again.read_tls() == result.firm.read_tls()
     assert again.memberships.latest() == result.membership
     assert {again.policy_path.parent, again.ledger_path.parent} == {again.root}
 
@@ -154,14 +133,15 @@ def test_keys_are_private_and_the_recovery_key_is_not_kept(lead: Lead, tmp_path:
                 assert recovery not in held
                 assert result.recovery_key.encode() not in held
     stored = b"".join(path.read_bytes() for path in lead.consortium.root.glob("enrolment*"))
-    assert (result.firm.root / "keys" / "tls.key.pem").read_bytes() not in stored
+    assert result.firm.read_tls().key not in stored
 
 
 def test_an_empty_directory_that_exists_is_filled(lead: Lead, tmp_path: Path) -> None:
     (tmp_path / "firm").mkdir()
     enter(lead.invite("north"), tmp_path / "firm")
     names = sorted(path.name for path in (tmp_path / "firm").iterdir())
-    assert names == ["firm.toml", "keys", "membership"]
+    assert names == ["firm.toml", "keys", "membership", "policy.toml"]
+    assert (tmp_path / "firm" / "policy.toml").read_text("utf-8") == DEFAULT_POLICY
 
 
 def test_members_are_approved_by_digest_or_as_shown(lead: Lead, tmp_path: Path) -> None:
@@ -232,7 +212,12 @@ def test_a_damaged_directory_is_named(lead: Lead, tmp_path: Path) -> None:
         firm.memberships.seen()
     (firm.root / "keys" / "identity.key").write_text("-----BEGIN")
     with pytest.raises(ConfigError, match=r"identity\.key is damaged"):
-        FirmDirectory.open(firm.root)
+        FirmDirectory.open(firm.root).signer  # noqa: B018 - it is read when it is asked for
+    tls = firm.root / "keys" / "tls.credentials.pem"
+    for damaged in (b"", tls.read_bytes()[:-30], firm.read_tls().certificate + firm.read_tls().ca):
+        tls.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"tls\.credentials\.pem is damaged"):
+            firm.read_tls()
     with pytest.raises(ConfigError, match="greylag-client join"):
         FirmDirectory.open(tmp_path)
 
@@ -275,7 +260,83 @@ def test_what_is_wrong_here_is_told_before_the_invite_is_used(lead: Lead, tmp_pa
         enter(text, tmp_path / "full")
     with pytest.raises(ConfigError, match="does not exist"):
         enter(text, tmp_path / "north", data=tmp_path / "no.csv")
+    with pytest.raises(ConfigError, match="does not exist"):
+        enter(text, tmp_path / "north", data=tmp_path / ("x" * 5000))
     enter(text, tmp_path / "north")
+
+
+# --- the command
+
+
+def test_the_directory_is_named_after_the_firm(
+    lead_today: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "invite.txt").write_text(invite := lead_today.invite("north"))
+    said = CliRunner().invoke(app, ["join", "invite.txt", "--format", "json"], input="ignored\n")
+    assert said.exit_code == 0, said.output
+    facts = json.loads(said.stdout)
+    assert (facts["firm"], facts["directory"], facts["data"]) == ("north", "north", "")
+    assert not facts["approved"]
+    assert [item["name"] for item in facts["members"]] == ["north"]
+    firm = FirmDirectory.open(tmp_path / "north")
+    assert facts["membership"] == firm.memberships.latest().digest().hex()
+    assert said.stderr == ""  # in scripts nothing is asked
+    assert invite not in said.stdout
+
+
+def test_people_are_told_what_to_compare_and_what_to_keep(lead_today: Lead, tmp_path: Path) -> None:
+    data = tmp_path / "our recipes.xlsx"
+    data.write_bytes(b"")
+    arguments = ["join", lead_today.invite("north"), "--dir", str(tmp_path / "n")]
+    arguments += ["--data", data.as_uri(), "--approve-members", "shown"]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0, said.output
+    firm = FirmDirectory.open(tmp_path / "n")
+    assert firm.data_path == data
+    assert fingerprint(firm.signer.public_key) in said.stdout
+    assert "greylag-client revoke" in said.stdout
+    assert "You have approved this list" in said.stdout
+    assert list(firm.approved()) == [firm.memberships.latest().digest().hex()]
+
+
+@pytest.mark.parametrize(
+    ("typed", "path"),
+    [
+        ("  \n", None),
+        ("'/data/our table.csv' \n", "/data/our table.csv"),
+        ('"/data/our table.csv"', "/data/our table.csv"),
+        ("/data/our\\ table\\(1\\).csv\n", "/data/our table(1).csv"),
+        ("file:///data/our%20table%E6%95%B0.csv", "/data/our table数.csv"),
+        ("plain.csv", "plain.csv"),
+        ("~$plain.xlsx", "~$plain.xlsx"),
+        ("~/plain.csv", str(Path.home() / "plain.csv")),
+        ("x" * 5000, "x" * 5000),
+        ("\\\0", "\0"),
+    ],
+)
+def test_a_path_may_be_typed_or_dropped(typed: str, path: str | None) -> None:
+    assert typed_path(typed) == (None if path is None else Path(path))
+
+
+def test_a_name_that_holds_a_backslash_is_left_alone(tmp_path: Path) -> None:
+    odd = tmp_path / "a\\b.csv"
+    odd.write_text("")
+    assert typed_path(str(odd)) == odd
+
+
+def test_nothing_heavy_is_loaded_to_join() -> None:
+    heavy = ["torch", "flwr", "polars", "grpc", "scipy", "pandas", "openpyxl"]
+    script = (
+        "import sys; sys.argv = ['greylag-client', 'join', 'glg1.x']\n"
+        "import greylag_client.cli as cli, greylag_client.renewal\n"
+        "try: cli.main()\nexcept SystemExit as end: print(end.code)\n"
+        f"print(sorted(set({heavy}) & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "2\n[]\n", ended.stderr
 
 
 # --- leads that fail or lie
@@ -391,7 +452,7 @@ def test_anothers_certificate_or_keys_are_refused(lead: Lead, tmp_path: Path) ->
         )
 
     def other_certificate(reply: EnrolmentReply) -> EnrolmentReply:
-        return replace(reply, certificate=south.firm.tls.certificate.decode())
+        return replace(reply, certificate=south.firm.read_tls().certificate.decode())
 
     def other_identity(reply: EnrolmentReply) -> EnrolmentReply:
         return listing(reply, replace(own, name="north", identity="11" * 32), own)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from consortium_in_memory import PATIENCE, Consortium, make_terms, run_on
+from consortium_in_memory import PATIENCE, RUN, Consortium, make_terms, run_on
 from flwr.app import Message
 from greylag_client.policy import Policy
 from greylag_protocols import log
+from greylag_protocols.endorsement import sign_endorsement
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.log import CHAINED_KINDS, ChainTip
-from greylag_protocols.messages import Close, Contribution, Offer, Round
+from greylag_protocols.messages import Close, Contribution, Offer, Refusal, Round
 from greylag_protocols.optimiser import ModelState, model_digest, take_step
 from greylag_protocols.parameters import initial_weights
 from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
@@ -644,3 +645,28 @@ def test_a_forged_chain_does_not_verify(make_consortium: Callable[..., Consortiu
     tip = ChainTip().follow(entries[0], firm="firm-a", identity_key=key)
     with pytest.raises(VerificationError, match="does not follow"):
         tip.follow(entries[2], firm="firm-a", identity_key=key)
+
+
+def test_a_firm_that_refused_is_asked_again_when_the_list_is_endorsed(memory_path: Path) -> None:
+    consortium = Consortium(memory_path, terms=make_terms())
+    store = consortium.open_store()
+    coordinator = consortium.coordinator(store)
+    assert len(coordinator.appeared("firm-d")) == 1
+    refusal = log.sign_refusal(
+        consortium.firms["firm-d"].signer, firm="firm-d", run=RUN, refusal_class="policy"
+    )
+    frame = Refusal(run=RUN, refusal_class="policy", statement=refusal).encode()
+    coordinator.receive("firm-d", frame)
+    assert coordinator.reconsider() == []
+    word = sign_endorsement(consortium.firms["firm-a"].signer, consortium.membership, by="firm-a")
+    digest = consortium.membership.digest()
+    with store.transaction():
+        assert store.add_endorsement(word, digest)
+        assert not store.add_endorsement(word, digest)
+    (again,) = coordinator.reconsider()
+    message = parse_coordinator_message(again.frame)
+    assert again.firm == "firm-d"
+    assert isinstance(message, Offer)
+    assert message.statements == (word,)
+    assert coordinator.reconsider() == []
+    store.close()

@@ -24,10 +24,12 @@ from cryptography.x509.verification import VerificationError as ChainError
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.invite import EnrolmentRequest, Invite, parse_invite, parse_reply, spki_pin
 from greylag_protocols.membership import Membership, SignedMembership
+from greylag_protocols.renewal import RenewalRequest
 from greylag_protocols.signing import Ed25519Signer
 from greylag_server.consortium import Consortium
-from greylag_server.enrolment import INVITE_LIFETIME_S, Enrolment, EnrolmentError
+from greylag_server.enrolment import INVITE_LIFETIME_S, Enrolment
 from greylag_server.enrolment_http import MAX_FAILURES, EnrolmentServer, FailureLimit
+from greylag_server.refusals import EnrolmentError
 
 NOW_S = 1_800_000_000.0
 DAY_S = 24 * 3600
@@ -469,6 +471,27 @@ def test_failures_are_limited(served: EnrolmentServer, enrolment: Enrolment) -> 
     status, answer = post(served, good.encode())
     assert (status, json.loads(answer)["error"]) == (429, "too-many-failures")
     assert enrolment.members() == ()
+
+
+def test_strangers_failures_keep_no_member_from_renewing(
+    served: EnrolmentServer, enrolment: Enrolment, consortium: Consortium
+) -> None:
+    applicant = Applicant()
+    enrolment.enrol(applicant.request(enrolment.invite("north", now_s=NOW_S)), now_s=NOW_S)
+    for _ in range(MAX_FAILURES):
+        post(served, b"{}")
+    for path in ("/v1/renew", "/v1/leave"):
+        for body in (b"{}", b"\xff", b"[" * 5000):
+            status, answer = post(served, body, path)
+            assert (status, json.loads(answer)["error"]) == (400, "malformed")
+    request = RenewalRequest.prove(
+        Ed25519Signer(applicant.identity),
+        consortium=consortium.settings.id,
+        firm="north",
+        csr=make_csr("north", ec.generate_private_key(ec.SECP256R1())),
+    )
+    assert post(served, request.encode(), "/v1/renew")[0] == 200
+    assert post(served, b"{}")[0] == 429
 
 
 def test_the_limit_lifts_when_its_window_has_passed() -> None:
