@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -104,6 +105,8 @@ def ask_agent(path: Path, frame: bytes, *, timeout_s: float = ANSWER_S) -> tuple
     Raises:
         RemoteError: no agent is there, or it did not answer.
     """
+    if sys.platform == "win32":
+        raise ConfigError("there are no local doors on Windows: Python has no unix sockets there")
     with socket.socket(socket.AF_UNIX) as channel:
         try:
             with _short(path) as address:
@@ -122,6 +125,8 @@ def ask_agent(path: Path, frame: bytes, *, timeout_s: float = ANSWER_S) -> tuple
 
 
 def _listen(path: Path) -> socket.socket:
+    if sys.platform == "win32":
+        raise ConfigError("there are no local doors on Windows: Python has no unix sockets there")
     path.parent.mkdir(mode=0o700, exist_ok=True)
     if path.exists() or path.is_symlink():
         if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -143,6 +148,8 @@ def _listen(path: Path) -> socket.socket:
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
     """An address for ``path`` that is short enough for a socket."""
+    if sys.platform == "win32":
+        raise OSError("no unix sockets")
     if len(os.fsencode(path)) <= LONGEST_PATH_BYTES:
         yield str(path)
         return

@@ -15,6 +15,7 @@ from cryptography import x509
 from greylag_protocols.errors import ConfigError, GreylagError, RemoteError, VerificationError
 from greylag_protocols.renewal import RENEWAL_PATH, RenewalRequest, parse_renewal_reply
 
+from greylag_client.endorsing import endorse_latest
 from greylag_client.enrolment_client import (
     DeclinedError,
     Desk,
@@ -89,7 +90,8 @@ def renew(firm: FirmDirectory, *, now_s: float) -> TlsCredentials:
 def keep_renewed(
     firm: FirmDirectory, stop: threading.Event, *, clock: Callable[[], float] = time.time
 ) -> None:
-    """Renew the firm's certificate whenever it is due, until ``stop`` is set.
+    """Renew the firm's certificate whenever it is due, until ``stop`` is set; and tell the lead
+    which member list was approved here, in case it did not hear of it at once.
 
     To be run in a thread of its own beside the one that dials, which calls ``firm.read_tls()`` at
     every dial and so shows the new certificate without a restart. An open connection goes on: its
@@ -103,6 +105,7 @@ def keep_renewed(
         wait_s = CHECK_EVERY_S
         try:
             _renew_if_due(firm, clock())
+            endorse_latest(firm)
             failed_wait_s = FIRST_WAIT_S
         except GreylagError as error:
             name = firm.settings.firm
