@@ -16,13 +16,12 @@ from rich.table import Table
 from greylag_client.firm import FirmDirectory
 from greylag_client.ledger import Ledger
 from greylag_client.policy import read_policy
+from greylag_client.terminal import Directory, Format, say
 
 if TYPE_CHECKING:  # these bring polars and torch, or the accountants
     from greylag_client.data_files import FirmData
     from greylag_client.spending import Account
 
-Directory = Annotated[Path, typer.Argument(help="the firm's directory")]
-Format = Annotated[str, typer.Option("--format", help="text or json")]
 NamedFile = tuple[str, Path]
 BAR_CELLS = 30
 
@@ -30,7 +29,6 @@ BAR_CELLS = 30
 def budget(directory: Directory, output: Format = "text") -> None:
     """What was promised and spent of this firm's privacy budget, by data set and run.
     查看预算：各数据集的上限、已预留、已花费和剩余。"""
-    from greylag_client.cli import say
     from greylag_client.spending import accounts_of
 
     firm = FirmDirectory.open(directory)
@@ -48,7 +46,6 @@ def close(
 ) -> None:
     """Leave a run for ever, whatever the lead says. What was charged stays spent; a reservation
     that nothing was charged against is free again."""
-    from greylag_client.cli import say
     from greylag_client.composition import identity_of
     from greylag_client.participant import close_run
 
@@ -80,7 +77,6 @@ def data(
     """The firm's data sets. Each has a budget of its own, which stays with its rows: a run that
     reads a row is charged to every data set that ever held it.
     数据集：各有预算；新数据可开设新的数据集。"""
-    from greylag_client.cli import say
     from greylag_client.data_files import FirmData
 
     firm = FirmDirectory.open(directory)

@@ -21,9 +21,7 @@ from greylag_client.firm_files import read_file, write_private
 from greylag_client.firm_membership import describe
 from greylag_client.join import JoinResult, typed_path
 from greylag_client.join import join as join_consortium
-
-Directory = Annotated[Path, typer.Argument(help="the firm's directory")]
-Format = Annotated[str, typer.Option("--format", help="text or json")]
+from greylag_client.terminal import Directory, Format, read_text, say
 
 QUESTION = (
     "Where does this firm's data lie? A CSV, Excel or Parquet file; it stays where it is.\n"
@@ -48,7 +46,6 @@ def join(
 ) -> None:
     """Join a consortium: keys are made here and stay here. Asks for the data's place if it is not
     given; asks nothing in scripts."""
-    from greylag_client.cli import say
 
     text = _invite_text(invite)
     parse_invite(text)  # a question about data is no answer to a wrong invite
@@ -115,12 +112,11 @@ def members(
     output: Format = "text",
 ) -> None:
     """Show the latest membership list; approve it once you know these firms and operators."""
-    from greylag_client.cli import _read_text, say
 
     firm = FirmDirectory.open(directory)
     if revocation is not None:
         firm.memberships.store_revocation(
-            _read_text(revocation).strip().encode(), firm.memberships.latest()
+            read_text(revocation).strip().encode(), firm.memberships.latest()
         )
     untold = ""
     if approve is not None:
@@ -161,7 +157,6 @@ def endorse(
 ) -> None:
     """For an independent body, such as an association: endorse a member list. Firms whose
     policy.toml names the body's key then take the list without being asked."""
-    from greylag_client.cli import say
 
     value = parse_json(read_file(members_file), max_bytes=MAX_DOCUMENT_BYTES)
     membership = parse_as(Membership, value, what=members_file.name)
@@ -186,7 +181,6 @@ def revoke(
     output: Format = "text",
 ) -> None:
     """Take back this firm's identity with its recovery key (asked for, or read from stdin)."""
-    from greylag_client.cli import say
     from greylag_client.recovery import make_revocation
 
     firm = FirmDirectory.open(directory)
@@ -212,7 +206,6 @@ def leave(
 
     Copies of the keys in backups, or that the disk itself keeps, are not destroyed; they open
     nothing any more once the lead knows."""
-    from greylag_client.cli import say
     from greylag_client.leave import leave as leave_consortium
 
     firm = FirmDirectory.open(directory)
@@ -249,12 +242,11 @@ def leave(
 
 def _invite_text(invite: str) -> str:
     """The line itself, what a file holds, or with ``-`` what stdin brings."""
-    from greylag_client.cli import _read_text
 
     if invite == "-":
         return sys.stdin.readline()
     path = Path(invite)
-    return _read_text(path) if len(invite) < 255 and path.is_file() else invite
+    return read_text(path) if len(invite) < 255 and path.is_file() else invite
 
 
 def _ask(question: str) -> str:

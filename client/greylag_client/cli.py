@@ -1,22 +1,17 @@
 """``greylag-client``: what the firm's engineer and security officer type."""
 
-import json
-import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from greylag_protocols.errors import ConfigError, GreylagError
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.markup import escape
 
 from greylag_client import accounts_command, admission
 from greylag_client.doctor.command import doctor
 from greylag_client.mapping.command import map_table
 from greylag_client.plugins import plugins
 from greylag_client.quality.commands import check, schema
+from greylag_client.terminal import errors, run_app
 
 app = typer.Typer(
     help="The firm's side: join, keep the veto and the budget, train, predict. "
@@ -25,18 +20,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True)
-
-Directory = Annotated[Path, typer.Argument(help="the firm's directory")]
-Format = Annotated[str, typer.Option("--format", help="text or json")]
-BAR_CELLS = 30
-
-
-def say(facts: dict[str, Any], text: str, output: str) -> None:
-    """One JSON document, or text for people, on stdout."""
-    if output not in ("text", "json"):
-        raise ConfigError(f"--format is 'text' or 'json', not {output!r}")
-    print(json.dumps(facts, ensure_ascii=False) if output == "json" else text)
 
 
 app.command()(admission.join)
@@ -96,31 +79,6 @@ def predict(
     else:
         frame.write_csv(out)
         errors.print(f"{len(frame)} predictions in {out}")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text") from None
-
-
-def run_app(program: typer.Typer) -> None:
-    """Run a program: errors of the tree become one line and an exit code."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=errors, show_path=False, markup=False)],
-    )
-    for noisy in ("absl", "flwr"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    try:
-        program()
-    except GreylagError as error:
-        errors.print(f"[bold red]error[/]: {escape(str(error))}", highlight=False)
-        sys.exit(error.exit_code)
 
 
 def main() -> None:

@@ -18,13 +18,15 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from greylag_protocols.encoding import tagged_hash
-from greylag_protocols.errors import ConfigError, RefusedError
+from greylag_protocols.errors import RefusedError
 from greylag_protocols.plan import PLUGIN_PREFIX
 from greylag_protocols.terms import PluginTerms, Terms
+
+from greylag_client.terminal import say
 
 GROUP = "greylag.models"
 # Written anew by every installation: not the plugin's content.
@@ -188,11 +190,6 @@ def plugins(
 
     A plan also needs [[model.parameters]] with the name and shape of every tensor, and the firm's
     policy.toml must list the family."""
-    if output not in ("text", "json"):
-        raise ConfigError(f"--format is 'text' or 'json', not {output!r}")
     found = installed_plugins()
-    if output == "json":
-        facts: dict[str, Any] = {"plugins": [asdict(item) for item in found]}
-        print(json.dumps(facts, ensure_ascii=False))
-    else:
-        print("\n\n".join(paste_text(item) for item in found) or "no plugins are installed")
+    text = "\n\n".join(paste_text(item) for item in found) or "no plugins are installed"
+    say({"plugins": [asdict(item) for item in found]}, text, output)

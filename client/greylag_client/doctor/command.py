@@ -1,6 +1,5 @@
 """The command ``doctor``."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from greylag_client.doctor.report import (
 )
 from greylag_client.firm import SETTINGS_FILE, FirmDirectory
 from greylag_client.service_manager import quiet_grpc
+from greylag_client.terminal import check_format, say
 
 
 def examine(root: Path) -> list[Check]:
@@ -59,12 +59,11 @@ def doctor(
 
     Looks at versions, clock, disk, network, proxy, certificates, membership, policy, data and
     ledger. Nothing is changed, and nothing about data is sent. Exit code 1: a check failed."""
-    if output not in ("text", "json"):
-        raise ConfigError(f"--format is 'text' or 'json', not {output!r}")
+    check_format(output)
     quiet_grpc()
     with Console(stderr=True).status("looking at the machine, the way to the lead, the directory"):
         checks = examine(directory)
     document = as_document(checks)
-    print(json.dumps(document, ensure_ascii=False) if output == "json" else as_text(checks))
+    say(document, as_text(checks), output)
     if not document["ok"]:
         sys.exit(1)

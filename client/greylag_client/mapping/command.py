@@ -8,6 +8,8 @@ import typer
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.plan import parse_plan
 
+from greylag_client.terminal import read_text, say
+
 if TYPE_CHECKING:  # these bring polars, openpyxl and pint, which no other command should wait for
     from greylag_client.mapping.database import Database
     from greylag_client.mapping.questions import Ask, Question
@@ -43,7 +45,6 @@ def map_table(
     postgresql://HOST/DATABASE, mysql://HOST/DATABASE or sqlite:///FILE, which is only read; set
     GREYLAG_DB_USER and GREYLAG_DB_PASSWORD in the environment.
     整理表格或数据库中的表：自动识别列名、单位和编码，生成符合计划的 CSV；数据不会离开本机。"""
-    from greylag_client.cli import say
     from greylag_client.mapping.database import is_database, parse_database
     from greylag_client.mapping.questions import take_proposals
     from greylag_client.mapping.table_files import map_file
@@ -56,7 +57,7 @@ def map_table(
         place = Path(source)
     result = map_file(
         place,
-        parse_plan(_read_plan(plan)).data,
+        parse_plan(read_text(plan)).data,
         out=out,
         mapping_path=mapping,
         normalise=normalise,
@@ -85,10 +86,3 @@ def ask_person() -> "Ask":
         return answer - 1
 
     return ask
-
-
-def _read_plan(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"{path}: no plan can be read there; check the path") from None

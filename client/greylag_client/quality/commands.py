@@ -1,12 +1,13 @@
 """``greylag-client check`` and ``schema``: thin shells around the checks and the draft."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from greylag_protocols.errors import ConfigError
+
+from greylag_client.terminal import check_format, say
 
 if TYPE_CHECKING:
     from greylag_client.quality.checks import Dates
@@ -41,7 +42,7 @@ def check(
     from greylag_client.quality.scores import score
     from greylag_client.table import parse_table, read_cells
 
-    _check_format(output)
+    check_format(output)
     terms = parse_plan(_read_plan(plan))
     if page is not None and page.resolve() in (table.resolve(), plan.resolve()):
         raise ConfigError(f"--page {page} would overwrite its own input; name another file")
@@ -76,7 +77,7 @@ def check(
     if kept:
         text += f"\n\nFor the next check a summary stays in {summary_path}; it is never sent."
     if output == "json":
-        print(json.dumps(facts, ensure_ascii=False))
+        say(facts, "", output)
     else:
         # As text it belongs to the error: what failed says nothing on stdout.
         print(text, file=sys.stderr if misfit else sys.stdout)
@@ -101,7 +102,7 @@ def schema(
     from greylag_client.quality.schema import draft_schema
     from greylag_client.table import read_cells
 
-    _check_format(output)
+    check_format(output)
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists; name a new file")
     draft = draft_schema(read_cells(table), targets=tuple(target or ()), group=group)
@@ -122,12 +123,7 @@ def schema(
             f"{out}: {len(draft.features)} features and {len(draft.targets)} targets drafted; "
             "replace every bound by public knowledge before you hand it on"
         )
-    print(json.dumps(facts, ensure_ascii=False) if output == "json" else said)
-
-
-def _check_format(output: str) -> None:
-    if output not in ("text", "json"):
-        raise ConfigError(f"--format is 'text' or 'json', not {output!r}")
+    say(facts, said, output)
 
 
 def _read_plan(path: Path) -> str:
