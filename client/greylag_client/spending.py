@@ -74,8 +74,9 @@ def accounts_of(
     ledger: Ledger, policy: Policy, names: Iterable[str], *, now_s: float
 ) -> list[Account]:
     """The accounts of all data sets: ``names`` (those with files) and any that a run ever read."""
-    known = dict.fromkeys([*names, *sorted(ledger.datasets.names())]) or {MAIN: None}
-    return [_account(ledger, policy, name, now_s) for name in known]
+    known = {*names, *ledger.datasets.names()} or {MAIN}
+    ordered = sorted(known, key=lambda name: (name != MAIN, name))
+    return [_account(ledger, policy, name, now_s) for name in ordered]
 
 
 def _account(ledger: Ledger, policy: Policy, name: str, now_s: float) -> Account:
