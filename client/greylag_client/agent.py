@@ -25,8 +25,10 @@ from greylag_client.firm import FirmDirectory
 from greylag_client.gate import Gate
 from greylag_client.link import FAREWELL_S, FINISH_S, keep_connected
 from greylag_client.local_door import AGENT_BYTES, LocalDoor, door_path
+from greylag_client.page.connection import LinkWatch
+from greylag_client.page.view import Connection
 from greylag_client.participant import Participant
-from greylag_client.policy import read_policy
+from greylag_client.pause import current_policy
 from greylag_client.proxy import join_address
 from greylag_client.renewal import keep_renewed
 from greylag_client.service_manager import notify, watchdog_wait_s
@@ -38,7 +40,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
 END_S = FINISH_S + FAREWELL_S + 5.0
 
 
-def run_agents(roots: Sequence[Path], *, approve: str | None = None) -> None:
+def run_agents(
+    roots: Sequence[Path], *, approve: str | None = None, page_port: int | None = None
+) -> None:
     """Run the agents of some firms in this process, until it is told to stop.
 
     On the first SIGTERM or SIGINT answers under way are finished, on the second nothing is.
@@ -46,9 +50,11 @@ def run_agents(roots: Sequence[Path], *, approve: str | None = None) -> None:
     Args:
         approve: digest (hex) of a membership that the security officer approves beforehand, even
             if the lead shows it only later.
+        page_port: where the firms' page is served (0: at any free port), if it is wanted.
 
     Raises:
         GreylagError: no firm could be started, or one did not end in time.
+        ConfigError: the page cannot be served.
     """
     torch.set_num_threads(1)  # small models: more threads cost more than they give
     signals = _catch_signals()
@@ -60,6 +66,11 @@ def run_agents(roots: Sequence[Path], *, approve: str | None = None) -> None:
     running = sum(agent.runs for agent in agents)
     if not running:
         raise GreylagError("no firm could be started; see above why")
+    try:
+        close_page = _open_page(agents, page_port) if page_port is not None else None
+    except ConfigError:
+        _end(agents)
+        raise
     notify(f"READY=1\nSTATUS={running} of {len(agents)} firms started")
     wait_s = min(LOOK_S, watchdog_wait_s() or LOOK_S)
     while not _signalled(signals, wait_s):
@@ -68,7 +79,27 @@ def run_agents(roots: Sequence[Path], *, approve: str | None = None) -> None:
         notify("WATCHDOG=1")
     logger.info("ending; an answer under way is finished first (a second signal ends at once)")
     notify("STOPPING=1")
+    if close_page is not None:
+        close_page()
     _end(agents)
+
+
+def _open_page(agents: Sequence["FirmAgent"], port: int) -> Callable[[], None]:
+    """Serve the page of those firms whose directories can be read; returns what ends it."""
+    from greylag_client.page.serve import PageServer
+    from greylag_client.page.source import House
+
+    houses = []
+    for agent in agents:
+        try:
+            firm = FirmDirectory.open(agent.root)
+        except ConfigError as error:
+            logger.warning("%s: not on the page: %s", agent.root, error)
+        else:
+            houses.append(House(firm=firm, connection=agent.connection))
+    server = PageServer(houses, port=port)
+    server.start()
+    return server.stop
 
 
 def _end(agents: Sequence["FirmAgent"]) -> None:
@@ -115,7 +146,7 @@ def _signalled(signals: "queue.SimpleQueue[int]", wait_s: float) -> bool:
 class FirmAgent:
     """One firm's agent, which is started again whatever happens to it.
 
-    Not safe to be used by several threads.
+    Not safe to be used by several threads, but for ``connection``.
 
     Attributes:
         root: the firm's directory.
@@ -133,11 +164,16 @@ class FirmAgent:
         self._look_again_s = 0.0
         self._wait_s = FIRST_WAIT_S
         self._said = ""
+        self._watch = LinkWatch()
 
     @property
     def runs(self) -> bool:
         """Whether all its threads are at work."""
         return bool(self._threads) and all(item.is_alive() for item in self._threads)
+
+    def connection(self) -> Connection:
+        """How it stands to the lead, for the firm's page."""
+        return self._watch.connection(runs=self.runs, error=self.error)
 
     def look(self) -> None:
         """Start what does not run, if it is time; end what runs in part only. Waits for nothing."""
@@ -163,7 +199,9 @@ class FirmAgent:
         with ExitStack() as held:
             firm = FirmDirectory.open(self.root)
             held.enter_context(firm.hold())
-            threads = make_threads(firm, make_participant(firm, approve=self._approve), self._stop)
+            participant = make_participant(firm, approve=self._approve)
+            self._watch = LinkWatch()
+            threads = make_threads(firm, participant, self._stop, self._watch)
             self._held = held.pop_all()
         self._started_s = time.monotonic()
         self._threads = [
@@ -211,7 +249,10 @@ class FirmAgent:
 
 
 def make_threads(
-    firm: FirmDirectory, participant: Participant, stop: threading.Event
+    firm: FirmDirectory,
+    participant: Participant,
+    stop: threading.Event,
+    watch: LinkWatch | None = None,
 ) -> list[threading.Thread]:
     """What one firm's agent has to do until ``stop`` is set, not yet started.
 
@@ -221,13 +262,14 @@ def make_threads(
     Raises:
         ConfigError: the policy is at fault, or no socket can be made although policy allows it.
     """
-    settings, policy = firm.settings, read_policy(firm.policy_path)
-    gate = Gate(identity_of(firm), partial(read_policy, firm.policy_path), participant)
+    settings, policy, watch = firm.settings, current_policy(firm), watch or LinkWatch()
+    gate = Gate(identity_of(firm), partial(current_policy, firm), participant)
     renew = partial(keep_renewed, firm, stop)
     threads = [threading.Thread(target=renew, name=f"{settings.firm} (certificate)")]
     if "grpc" in policy.engines:
         address, answer = join_address(settings.host, settings.port), gate.answer_over("grpc")
-        dial = partial(keep_connected, address, firm.read_tls, answer, stop, name=settings.firm)
+        tls, answer = watch.dialling(firm.read_tls), watch.hearing(answer)
+        dial = partial(keep_connected, address, tls, answer, stop, name=settings.firm)
         threads.append(threading.Thread(target=dial, name=settings.firm))
     try:
         answer, agent = gate.answer_over("flower"), os.urandom(AGENT_BYTES)

@@ -9,8 +9,10 @@ import typer
 from greylag_client import accounts_command, admission
 from greylag_client.doctor.command import doctor
 from greylag_client.mapping.command import map_table
+from greylag_client.page import command as page_command
 from greylag_client.plugins import plugins
 from greylag_client.quality.commands import check, schema
+from greylag_client.rehearsal.command import try_plan
 from greylag_client.terminal import errors, run_app
 
 app = typer.Typer(
@@ -38,27 +40,38 @@ def run(
     approve_members: Annotated[
         str | None, typer.Option(help="approve the membership with this digest when it is seen")
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="serve the firms' own page to this machine alone")
+    ] = False,
+    page_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="where; 0: at any free port")
+    ] = 0,
 ) -> None:
     """Run the agent, one process for one or more firms, until SIGTERM or Ctrl-C.
 
     An answer under way is finished first; a second signal ends at once. A firm that cannot start or
     fails is said once and tried again, and the others go on. Exit code 0: told to end, and ended;
     1: of several firms none could start; 2: the one firm could not."""
+    from greylag_client.arenas import share_arenas
     from greylag_client.service_manager import plain_logs, quiet_grpc
 
+    share_arenas()
     quiet_grpc()
     plain_logs()
     from greylag_client.agent import run_agents
 
-    run_agents(directories or [Path()], approve=approve_members)
+    port = page_port if page or page_port else None
+    run_agents(directories or [Path()], approve=approve_members, page_port=port)
 
 
 app.command()(accounts_command.budget)
 app.command("data")(accounts_command.data)
 app.command()(accounts_command.close)
+app.command()(page_command.page)
 app.command()(doctor)
 app.command()(check)
 app.command()(schema)
+app.command("try")(try_plan)
 app.command("map")(map_table)
 app.command()(plugins)
 

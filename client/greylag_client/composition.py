@@ -14,7 +14,7 @@ from greylag_client.firm import FirmDirectory
 from greylag_client.ledger import Ledger
 from greylag_client.masks import PairwiseMasks
 from greylag_client.participant import Participant
-from greylag_client.policy import read_policy
+from greylag_client.pause import current_policy
 from greylag_client.session import Identity
 
 
@@ -53,7 +53,7 @@ def make_participant(firm: FirmDirectory, *, approve: str | None = None) -> Part
     Raises:
         ConfigError: the directory or its policy is at fault.
     """
-    read = partial(read_policy, firm.policy_path)
+    read = partial(current_policy, firm)
     read()  # a mistake is told now, not at the first message
     ledger = Ledger(firm.ledger_path)
     return Participant(

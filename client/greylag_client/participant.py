@@ -212,7 +212,10 @@ class Participant:
                 self._memberships.store_revocation(envelope, membership)
         own = membership.member(identity.firm)
         if own.identity_key != identity.signer.public_key:
-            raise VerificationError("the membership lists another key under this firm's name")
+            raise VerificationError(
+                "the membership lists another key under this firm's name; take part in nothing "
+                "and ask the lead"
+            )
         revoked = revoked_in(membership, self._memberships.revocations())
         if identity.firm in revoked:
             raise VerificationError(
@@ -369,7 +372,8 @@ class Participant:
         if message.seen[own] > self._ledger.tip().seq:
             raise VerificationError(
                 "the log holds entries of this firm that its ledger lacks: the ledger was "
-                "restored from an old copy. Rebuild it before going on"
+                "restored from an old copy. Put the latest one back; a firm that has lost it can "
+                "only join again as a new member"
             )
 
     def _debit(

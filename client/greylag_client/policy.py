@@ -131,7 +131,7 @@ class Policy:
         privacy, purpose, family = terms.privacy, terms.run.purpose, terms.model.family
         _refuse_any(
             [
-                (self.paused, "paused = true"),
+                (self.paused, "paused = true, here or on the firm's page"),
                 (privacy.unit not in self.units, f"units does not allow {privacy.unit!r}"),
                 (
                     privacy.epsilon > self.max_epsilon_per_run,
@@ -235,7 +235,11 @@ ReadPolicy = Callable[[], Policy]
 def _refuse_any(rules: Iterable[tuple[bool, str]]) -> None:
     broken = [rule for is_broken, rule in rules if is_broken]
     if broken:
-        raise RefusedError("policy.toml: " + "; ".join(broken), refusal_class="policy")
+        raise RefusedError(
+            f"policy.toml: {'; '.join(broken)}. Nothing was charged; if this firm wants it all the "
+            "same, change policy.toml",
+            refusal_class="policy",
+        )
 
 
 def read_policy(path: Path) -> Policy:

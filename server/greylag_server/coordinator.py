@@ -37,7 +37,7 @@ from greylag_protocols.parameters import initial_weights
 from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
 from greylag_protocols.round import initial_seed
 from greylag_protocols.signing import Signer, verify_statement
-from greylag_protocols.terms import Terms, terms_digest
+from greylag_protocols.terms import REJOIN_EVERY, Terms, terms_digest
 from numpy.typing import NDArray
 
 from greylag_server.books import Books
@@ -350,6 +350,10 @@ class Coordinator:
         )
         self._books.completed(flight, self._attempt_record(flight), integers, grid, state)
         self._state, self._flight, self._retrying = state, None, False
+        if self.rounds_done % REJOIN_EVERY == 0:
+            for firm in self._firms.values():  # who refused may have thought better of it
+                if firm.refused:
+                    firm.refused, firm.batch = False, None
         return self._begin_attempt()
 
     def _failed(self, firm: Firm) -> list[Send]:

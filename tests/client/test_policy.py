@@ -43,7 +43,7 @@ def test_each_rule_refuses(policy: Policy, rule: str) -> None:
     with pytest.raises(RefusedError, match=rule) as caught:
         policy.check_terms(TERMS)
     assert caught.value.refusal_class == "policy"
-    assert ";" not in str(caught.value)  # that rule alone
+    assert ";" not in str(caught.value).split(". Nothing was charged")[0]  # that rule alone
 
 
 def test_a_purpose_may_match_any_pattern_in_any_case() -> None:
@@ -128,7 +128,7 @@ def test_an_engine_must_be_listed(
 
 def test_a_refusal_names_every_broken_rule() -> None:
     policy = replace(FITTING, paused=True, min_colluding=2)
-    with pytest.raises(RefusedError, match="paused = true; min_colluding"):
+    with pytest.raises(RefusedError, match=r"paused = true, .*; min_colluding"):
         policy.check_terms(TERMS)
 
 

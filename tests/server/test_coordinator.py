@@ -670,3 +670,28 @@ def test_a_firm_that_refused_is_asked_again_when_the_list_is_endorsed(memory_pat
     assert message.statements == (word,)
     assert coordinator.reconsider() == []
     store.close()
+
+
+def test_a_firm_that_paused_comes_back_at_a_rejoining_round(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("greylag_server.coordinator", "greylag_server.roster"):
+        monkeypatch.setattr(f"{module}.REJOIN_EVERY", 2)
+    monkeypatch.setattr("greylag_client.attempt_rules.REJOIN_EVERY", 2)
+    consortium = Consortium(memory_path, terms=make_terms(rounds=5, max_attempts=8))
+    store = consortium.open_store()
+    coordinator = consortium.coordinator(store)
+    firm = consortium.firms["firm-d"]
+    generous = firm.policy
+    rosters: dict[int, tuple[str, ...]] = {}
+
+    def watch(state: Coordinator) -> None:
+        rosters[state.attempts] = state.roster
+        firm.policy = replace(generous, paused=state.rounds_done == 1)
+
+    run_on(consortium.local_grid(), coordinator, watch=watch)
+    sizes = [len(roster) for number, roster in sorted(rosters.items()) if number]
+    assert (coordinator.status, coordinator.rounds_done) == ("done", 5)
+    # It refuses in round 3, which is repeated without it; before round 5 it is asked again.
+    assert sizes == [4, 4, 4, 3, 3, 4]
+    store.close()

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from greylag_client.doctor.report import Check, make_check, try_check
 from greylag_client.firm import FirmDirectory
-from greylag_client.policy import read_policy
+from greylag_client.pause import current_policy
 
 DAY_S = 86_400
 FEW_DAYS = 14
@@ -94,7 +94,7 @@ def _check_membership(firm: FirmDirectory, now_s: float) -> Check:
 
 
 def _check_policy(firm: FirmDirectory) -> Check:
-    policy = read_policy(firm.policy_path)
+    policy = current_policy(firm)
     text = f"lifetime epsilon {policy.lifetime_epsilon:g}, engines {', '.join(policy.engines)}"
     if policy.paused:
         advice = f"set paused = false in {firm.policy_path} to take part again"
