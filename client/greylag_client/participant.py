@@ -200,8 +200,7 @@ class Participant:
     def _allow(self, terms: Terms) -> Policy:
         """The policy as it stands now, which allows these terms at this hour."""
         policy = self._policy()
-        policy.check_terms(terms)
-        policy.check_time(datetime.fromtimestamp(self._clock(), UTC).astimezone())
+        policy.check_terms(terms, datetime.fromtimestamp(self._clock(), UTC).astimezone())
         return policy
 
     def _approved_membership(self, offer: Offer, max_colluding: int) -> Membership:

@@ -122,57 +122,49 @@ class Policy:
             yearly_epsilon=own.yearly_epsilon or self.yearly_epsilon,
         )
 
-    def check_terms(self, terms: Terms) -> None:
-        """Refuse terms that this firm does not want.
-
-        Raises:
-            RefusedError: class ``policy``; names the rule.
-        """
+    def rules_broken(self, terms: Terms, moment: datetime) -> list[str]:
+        """What of the terms this firm does not want; ``moment`` is in local time."""
         privacy, purpose, family = terms.privacy, terms.run.purpose, terms.model.family
-        _refuse_any(
-            [
-                (self.paused, "paused = true, here or on the firm's page"),
-                (privacy.unit not in self.units, f"units does not allow {privacy.unit!r}"),
-                (
-                    privacy.epsilon > self.max_epsilon_per_run,
-                    f"max_epsilon_per_run = {self.max_epsilon_per_run}, "
-                    f"the run asks {privacy.epsilon}",
-                ),
-                (
-                    privacy.delta > self.max_delta,
-                    f"max_delta = {self.max_delta}, the run asks {privacy.delta}",
-                ),
-                (
-                    privacy.min_firms < self.min_firms,
-                    f"min_firms = {self.min_firms}, the run allows {privacy.min_firms}",
-                ),
-                (
-                    privacy.max_colluding < self.min_colluding,
-                    f"min_colluding = {self.min_colluding}, "
-                    f"the run survives {privacy.max_colluding}",
-                ),
-                (family not in self.families, f"families does not allow {family!r}"),
-                (
-                    terms.dimension > self.max_parameters,
-                    f"max_parameters = {self.max_parameters}, the model has {terms.dimension}",
-                ),
-                (
-                    not any(fnmatchcase(purpose.lower(), item.lower()) for item in self.purposes),
-                    f"purposes does not allow {purpose!r}",
-                ),
-            ]
-        )
+        open_now = any(parse_window(text).holds(moment) for text in self.hours)
+        rules = [
+            (self.paused, "paused = true, here or on the firm's page"),
+            (privacy.unit not in self.units, f"units does not allow {privacy.unit!r}"),
+            (
+                privacy.epsilon > self.max_epsilon_per_run,
+                f"max_epsilon_per_run = {self.max_epsilon_per_run}, the run asks {privacy.epsilon}",
+            ),
+            (
+                privacy.delta > self.max_delta,
+                f"max_delta = {self.max_delta}, the run asks {privacy.delta}",
+            ),
+            (
+                privacy.min_firms < self.min_firms,
+                f"min_firms = {self.min_firms}, the run allows {privacy.min_firms}",
+            ),
+            (
+                privacy.max_colluding < self.min_colluding,
+                f"min_colluding = {self.min_colluding}, the run survives {privacy.max_colluding}",
+            ),
+            (family not in self.families, f"families does not allow {family!r}"),
+            (
+                terms.dimension > self.max_parameters,
+                f"max_parameters = {self.max_parameters}, the model has {terms.dimension}",
+            ),
+            (
+                not any(fnmatchcase(purpose.lower(), item.lower()) for item in self.purposes),
+                f"purposes does not allow {purpose!r}",
+            ),
+            (bool(self.hours) and not open_now, f"hours: {moment:%a %H:%M} lies outside them"),
+        ]
+        return [rule for is_broken, rule in rules if is_broken]
 
-    def check_time(self, moment: datetime) -> None:
-        """Refuse outside the firm's hours; ``moment`` is in local time.
+    def check_terms(self, terms: Terms, moment: datetime) -> None:
+        """Refuse terms that this firm does not want, or not now; ``moment`` is in local time.
 
         Raises:
-            RefusedError: class ``policy``; names the rule.
+            RefusedError: class ``policy``; names the rules.
         """
-        open_now = any(parse_window(text).holds(moment) for text in self.hours)
-        _refuse_any(
-            [(bool(self.hours) and not open_now, f"hours: {moment:%a %H:%M} lies outside them")]
-        )
+        _refuse(self.rules_broken(terms, moment))
 
     def check_membership(
         self,
@@ -218,7 +210,7 @@ class Policy:
         """
         operators = {membership.member(name).operator for name in roster}
         unwanted = sorted(operators & set(self.excluded_operators))
-        _refuse_any([(bool(unwanted), f"excluded_operators: {', '.join(unwanted)} in the roster")])
+        _refuse([f"excluded_operators: {name} in the roster" for name in unwanted])
 
     def check_engine(self, engine: Engine) -> None:
         """Refuse whatever comes by an engine that this firm does not want.
@@ -226,14 +218,13 @@ class Policy:
         Raises:
             RefusedError: class ``policy``; names the rule.
         """
-        _refuse_any([(engine not in self.engines, f"engines does not allow {engine!r}")])
+        _refuse([] if engine in self.engines else [f"engines does not allow {engine!r}"])
 
 
 ReadPolicy = Callable[[], Policy]
 
 
-def _refuse_any(rules: Iterable[tuple[bool, str]]) -> None:
-    broken = [rule for is_broken, rule in rules if is_broken]
+def _refuse(broken: Sequence[str]) -> None:
     if broken:
         raise RefusedError(
             f"policy.toml: {'; '.join(broken)}. Nothing was charged; if this firm wants it all the "

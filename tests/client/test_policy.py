@@ -18,11 +18,12 @@ from greylag_protocols.errors import ConfigError, RefusedError
 
 TERMS = make_terms()
 PRIVACY = TERMS.privacy
+NOW = datetime(2026, 11, 24, 12)
 FITTING = Policy(lifetime_epsilon=10.0, max_epsilon_per_run=PRIVACY.epsilon)
 
 
 def test_terms_within_every_rule_pass() -> None:
-    FITTING.check_terms(TERMS)
+    FITTING.check_terms(TERMS, NOW)
 
 
 @pytest.mark.parametrize(
@@ -41,16 +42,16 @@ def test_terms_within_every_rule_pass() -> None:
 )
 def test_each_rule_refuses(policy: Policy, rule: str) -> None:
     with pytest.raises(RefusedError, match=rule) as caught:
-        policy.check_terms(TERMS)
+        policy.check_terms(TERMS, NOW)
     assert caught.value.refusal_class == "policy"
     assert ";" not in str(caught.value).split(". Nothing was charged")[0]  # that rule alone
 
 
 def test_a_purpose_may_match_any_pattern_in_any_case() -> None:
     for purposes in (("*",), ("glass*", "A T?st")):
-        replace(FITTING, purposes=purposes).check_terms(TERMS)
+        replace(FITTING, purposes=purposes).check_terms(TERMS, NOW)
     with pytest.raises(RefusedError, match="purposes"):
-        replace(FITTING, purposes=()).check_terms(TERMS)
+        replace(FITTING, purposes=()).check_terms(TERMS, NOW)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +73,10 @@ def test_a_purpose_may_match_any_pattern_in_any_case() -> None:
 def test_hours(hours: tuple[str, ...], moment: str, open_now: bool) -> None:
     policy = replace(FITTING, hours=hours)
     if open_now:
-        policy.check_time(datetime.fromisoformat(moment))
+        policy.check_terms(TERMS, datetime.fromisoformat(moment))
     else:
         with pytest.raises(RefusedError, match=r"hours: .* lies outside them"):
-            policy.check_time(datetime.fromisoformat(moment))
+            policy.check_terms(TERMS, datetime.fromisoformat(moment))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_an_engine_must_be_listed(
 def test_a_refusal_names_every_broken_rule() -> None:
     policy = replace(FITTING, paused=True, min_colluding=2)
     with pytest.raises(RefusedError, match=r"paused = true, .*; min_colluding"):
-        policy.check_terms(TERMS)
+        policy.check_terms(TERMS, NOW)
 
 
 def write(tmp_path: Path, text: str) -> Path:

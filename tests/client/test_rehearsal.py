@@ -38,7 +38,7 @@ max_records_per_firm = 200
 [model]
 hidden = [4]
 [privacy]
-epsilon = 2.0
+epsilon = 0.5
 delta = 1e-6
 max_colluding = 2
 min_firms = 5
@@ -98,14 +98,14 @@ def terms_of(text: str, run_id: str = "alloys-1") -> Terms:
 
 
 def test_a_table_is_rehearsed_without_a_directory(plan: Path, table: Path) -> None:
-    found = document(run(plan, "--data", table, "--firms", 9, "--format", "json"))
+    found = document(run(plan, "--data", table, "--firms", 6, "--format", "json"))
     assert found["refused"] is None
-    assert found["firms"] == 9
-    assert found["cost"]["epsilon"] == 2.0
+    assert found["firms"] == 6
+    assert found["cost"]["epsilon"] == 0.5
     copies = {item["copies"]: item["epsilon"] for item in found["cost"]["copies"]}
     assert list(copies) == [2, 3, 5, 10]  # a melt has three rows
-    assert 2.0 < copies[2] < copies[3] < copies[10]
-    assert found["cost"]["lone"] > 2.0
+    assert 0.5 < copies[2] < copies[3] < copies[10]
+    assert found["cost"]["lone"] > 0.5
     gain = found["gain"]
     assert gain["together"] == sorted(gain["together"])
     assert gain["gain"] == pytest.approx([gain["alone"] - x for x in gain["together"][::-1]])
@@ -135,7 +135,7 @@ def test_nothing_is_written_reserved_or_sent(plan: Path, firm: FirmDirectory) ->
     assert OPENED == []
     assert content() == before
     (budget,) = found["cost"]["budgets"]
-    assert (budget["limit"], budget["held"], budget["after"], budget["left"]) == (10, 0, 2, 8)
+    assert (budget["limit"], budget["held"], budget["after"], budget["left"]) == (10, 0, 0.5, 9.5)
     assert found["refused"] == []
     assert all(rule["allowed"] for rule in found["cost"]["rules"])
     assert Ledger(firm.ledger_path).accounts() == []
@@ -143,7 +143,7 @@ def test_nothing_is_written_reserved_or_sent(plan: Path, firm: FirmDirectory) ->
 
 def test_the_policy_s_refusals_are_told_rule_by_rule(plan: Path, firm: FirmDirectory) -> None:
     text = firm.policy_path.read_text()
-    text = text.replace("max_epsilon_per_run = 4.0", "max_epsilon_per_run = 1.5")
+    text = text.replace("max_epsilon_per_run = 4.0", "max_epsilon_per_run = 0.25")
     firm.policy_path.write_text(text.replace('purposes = ["*"]', 'purposes = ["*glass*"]'))
     result = run(plan, "--dir", firm.root, "--format", "json")
     found = document(result)
@@ -162,15 +162,15 @@ def test_a_spent_budget_refuses(plan: Path, firm: FirmDirectory) -> None:
             terms, terms.encode(), contents={"main": Content(commitment=bytes(32))},
             policy=policy, now_s=time.time(), sign=lambda tip: b"signed",
         )  # fmt: skip
+    text = firm.policy_path.read_text()
+    firm.policy_path.write_text(text.replace("lifetime_epsilon = 10.0", "lifetime_epsilon = 2.5"))
     found = document(run(plan, "--dir", firm.root, "--format", "json"))
     assert found["cost"]["budgets"][0]["left"] == 0  # the fifth run just fits
-    tight = "lifetime_epsilon = 9.5"
-    text = firm.policy_path.read_text().replace("lifetime_epsilon = 10.0", tight)
-    firm.policy_path.write_text(text)
+    firm.policy_path.write_text(text.replace("lifetime_epsilon = 10.0", "lifetime_epsilon = 2.25"))
     result = run(plan, "--dir", firm.root, "--format", "json")  # the ledger is open meanwhile
     assert result.exit_code == 1
-    assert "lifetime_epsilon = 9.5" in document(result)["refused"][0]
-    assert document(result)["cost"]["budgets"][0]["after"] == 8.0
+    assert "lifetime_epsilon = 2.25" in document(result)["refused"][0]
+    assert document(result)["cost"]["budgets"][0]["after"] == 2.0
     ledger.close_file()
 
 

@@ -96,17 +96,16 @@ def test_played_noise_is_that_of_the_whole_roster() -> None:
 
 
 def test_a_lone_share_protects_less_the_more_others_are_counted_on() -> None:
-    few = cost_of(TERMS, firms=3, largest_group=None)
-    many, crowd = (cost_of(TERMS, firms=count, largest_group=None) for count in (5, 90))
+    terms = make_terms(unit="firm")
+    few, many, crowd = (cost_of(terms, firms=count, largest_group=None) for count in (3, 5, 90))
+    assert few.copies == ()  # firms are told apart by name
     assert few.lone is not None
-    privacy = TERMS.privacy
-    honest = TERMS.mechanism.scaled(2**-0.5)
-    assert few.lone == epsilon_of(honest, releases=privacy.max_attempts, delta=privacy.delta)
     assert many.lone is not None
+    privacy = terms.privacy
+    own = terms.mechanism.scaled(2**-0.5)
+    assert few.lone == epsilon_of(own, releases=privacy.max_attempts, delta=privacy.delta)
     assert many.lone > few.lone > privacy.epsilon
     assert crowd.lone is None  # so little noise promises nothing
-    assert [count for count, _ in cost_of(TERMS, firms=3, largest_group=500).copies][-1] == 500
-    assert cost_of(TERMS, firms=3, largest_group=500).copies[-1][1] is None
 
 
 def test_bytes_are_the_vector_and_a_little_more() -> None:

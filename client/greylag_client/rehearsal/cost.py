@@ -3,11 +3,10 @@
 import math
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from greylag_protocols.accounting import (
@@ -16,7 +15,7 @@ from greylag_protocols.accounting import (
     epsilon_of,
     epsilon_of_copies,
 )
-from greylag_protocols.errors import BudgetExceededError, ConfigError, RefusedError
+from greylag_protocols.errors import BudgetExceededError, ConfigError
 from greylag_protocols.terms import Terms
 
 from greylag_client.datasets import Content
@@ -166,7 +165,7 @@ def bill_of(
         now: local time.
     """
     now_s, problems = now.timestamp(), list(refused)
-    broken = _broken_rules(terms, policy, now)
+    broken = policy.rules_broken(terms, now)
     before = {item.name: item for item in accounts_of(ledger, policy, contents, now_s=now_s)}
     account = ledger.account(terms.run_id)
     if account is not None and account.closed:
@@ -199,23 +198,6 @@ def _reserved(account: Account, before: Account | None) -> Reserved:
         held=before.held if before else 0.0,
         after=account.held,
     )
-
-
-def _broken_rules(terms: Terms, policy: Policy, now: datetime) -> list[str]:
-    broken: list[str] = []
-    checks: tuple[Callable[[], None], ...] = (
-        partial(policy.check_terms, terms),
-        partial(policy.check_time, now),
-    )
-    for check in checks:
-        try:
-            check()
-        except RefusedError as error:
-            rules, _, _ = (
-                str(error).removeprefix("policy.toml: ").partition(". Nothing was charged")
-            )
-            broken += rules.split("; ")
-    return broken
 
 
 def _rules(terms: Terms, policy: Policy, broken: list[str], now: datetime) -> tuple[Rule, ...]:

@@ -13,7 +13,8 @@ from greylag_protocols.features import Matrix, target_bounds
 from greylag_protocols.terms import DataTerms, Terms
 from numpy.typing import NDArray
 
-from greylag_client.rehearsal.alone import fit_alone, single_thread
+from greylag_client.local_models.alone import fit_alone
+from greylag_client.local_models.validation import single_thread
 from greylag_client.rehearsal.rounds import Crowd, play_rounds, predict
 from greylag_client.table import Table
 

@@ -3,6 +3,7 @@
 import re
 import string
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_real_refusals_are_told_in_peoples_words() -> None:
         ({"units": ("firm",)}, "unit"),
     ]:
         with pytest.raises(RefusedError) as refused:
-            replace(generous, **change).check_terms(terms)
+            replace(generous, **change).check_terms(terms, datetime(2026, 11, 24))
         assert advice_for(str(refused.value), refused.value.refusal_class) == kind
     assert advice_for("something else", "policy") == "policy"
     assert advice_for("something else", "protocol") == "protocol"
