@@ -20,6 +20,10 @@ demo: $(STAMP) ## a consortium of 8 firms on this machine, real processes, about
 test: $(STAMP) ## all tests
 	$(BIN)/pytest -n 2
 
+test-slow: $(STAMP) ## what takes minutes: offline installation, a scan for secrets, 200 agents killed
+	GREYLAG_KILLS=200 $(BIN)/pytest -m slow tests/e2e
+	GREYLAG_KILLS=200 $(BIN)/pytest tests/e2e/test_kills.py
+
 coverage: $(STAMP) ## the protocol core's own tests reach every branch of it
 	COVERAGE_FILE=$(VENV)/.coverage $(BIN)/pytest tests/protocols --cov=greylag_protocols --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=100
@@ -46,4 +50,4 @@ wheelhouse-windows: $(STAMP) ## the same for Windows, as dist/wheelhouse-windows
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help install demo test coverage fuzz lint bench wheelhouse wheelhouse-windows clean
+.PHONY: help install demo test test-slow coverage fuzz lint bench wheelhouse wheelhouse-windows clean

@@ -10,8 +10,8 @@ ARENAS = 1
 def share_arenas() -> None:
     """Keep glibc from giving each thread an arena of its own; before threads are started only.
 
-    Each would hold on to room for batches and vectors: a third more memory for an agent that
-    trains, and twice as much for many firms in one process.
+    Each holds on to room for batches and vectors: measured, 5 of 463 MB for an agent that trains,
+    12 of 936 MB for fifty firms in one process.
     """
     if sys.platform != "linux":
         return

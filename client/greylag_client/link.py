@@ -203,8 +203,9 @@ class _Connection:
             )
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return (
-                f"the server at {self._address} does not show a certificate of this consortium; "
-                "`greylag-client doctor` says whose it is"
+                f"the server at {self._address} does not show a certificate of this consortium, or "
+                f"this machine's clock (it says {datetime.now(UTC):%Y-%m-%d}) is wrong; "
+                "`greylag-client doctor` says which"
             )
         if "HTTP proxy returned response code" in text:
             text = self._ask_proxy() or text

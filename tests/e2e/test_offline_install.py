@@ -148,6 +148,7 @@ def _install(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_client_installs_without_network(house: Path, tmp_path: Path) -> None:
     files = {path.name for path in (house / "wheels").iterdir()}
@@ -177,6 +178,7 @@ def test_the_client_installs_without_network(house: Path, tmp_path: Path) -> Non
         assert word in text
 
 
+@pytest.mark.slow
 def test_a_tampered_wheel_is_refused(house: Path, tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     (path,) = (house / "wheels").glob("rfc8785-*.whl")
