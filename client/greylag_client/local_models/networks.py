@@ -15,6 +15,7 @@ from greylag_protocols.features import (
     target_multipliers,
 )
 from greylag_protocols.terms import DataTerms, ModelTerms
+from numpy.typing import NDArray
 
 from greylag_client.local_models.layers import Layers, decode
 from greylag_client.local_models.validation import Folds, loss_of, single_thread
@@ -116,10 +117,12 @@ def fit_network(
         fitted[member, torch.from_numpy(check)] = 0.0
     first = _random(data, model, inputs.shape[1], seed) if start is None else _from(start)
     if start is not None:  # as outputs at [-1, 1] too
-        first[-1] = tuple(item / torch.from_numpy(multipliers).float() for item in first[-1])
+        shrink = torch.from_numpy(multipliers).float()
+        weight, bias = first[-1]
+        first[-1] = (weight / shrink, bias / shrink)
     rng = np.random.default_rng(seed)
 
-    def guess(member: int, rows: Matrix) -> Matrix:
+    def guess(member: int, rows: NDArray[np.intp]) -> Matrix:
         return decode(data, networks(inputs[rows], member).double().numpy() * multipliers)
 
     with single_thread():
@@ -155,7 +158,7 @@ def fit_network(
     return NetworkFit(layers=kept, loss=best, guesses=tuple(guesses))
 
 
-Tensors = list[tuple[torch.Tensor, ...]]
+Tensors = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def _random(data: DataTerms, model: ModelTerms, inputs: int, seed: int) -> Tensors:
