@@ -1,5 +1,6 @@
 """What a run would ask of this firm's machine and line: measured, or counted on real messages."""
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -120,11 +121,9 @@ def message_bytes(terms: Terms, *, firms: int) -> tuple[int, int, int, int]:
 
 
 def _peak_bytes() -> int | None:
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
+    if sys.platform == "win32":  # has no such count in Python's own library
         return None
-    import sys
+    import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else 1024 * peak)
