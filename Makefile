@@ -20,7 +20,7 @@ demo: $(STAMP) ## a consortium of 8 firms on this machine, real processes, about
 test: $(STAMP) ## all tests
 	$(BIN)/pytest -n 2
 
-test-slow: $(STAMP) ## what takes minutes: offline installation, a scan for secrets, 200 agents killed
+test-slow: $(STAMP) ## minutes: offline installation, wrong clocks and disks, a scan for secrets, 200 kills
 	GREYLAG_KILLS=200 $(BIN)/pytest -m slow tests/e2e
 	GREYLAG_KILLS=200 $(BIN)/pytest tests/e2e/test_kills.py
 

@@ -19,7 +19,7 @@ import pytest
 from consortium_of_processes import PLAN, World
 from greylag_lab.processes import background, call_json, free_ports, program, wait_for_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 class Agent:
