@@ -22,7 +22,6 @@ test: $(STAMP) ## all tests
 
 test-slow: $(STAMP) ## minutes: offline installation, wrong clocks and disks, a scan for secrets, 200 kills
 	GREYLAG_KILLS=200 $(BIN)/pytest -m slow tests/e2e
-	GREYLAG_KILLS=200 $(BIN)/pytest tests/e2e/test_kills.py
 
 coverage: $(STAMP) ## the protocol core's own tests reach every branch of it
 	COVERAGE_FILE=$(VENV)/.coverage $(BIN)/pytest tests/protocols --cov=greylag_protocols --cov-branch \

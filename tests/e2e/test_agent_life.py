@@ -15,7 +15,7 @@ from connect_proxy import connect_proxy
 from consortium_of_processes import PLAN, World
 from greylag_lab.processes import call, call_json, program
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def wait_until(true: Callable[[], object], log: Path, seconds: float = 60) -> None:

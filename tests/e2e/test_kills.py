@@ -44,7 +44,7 @@ SCRIPT = Path(__file__).parents[1] / "firms_to_kill.py"
 PATIENCE = Patience(offer_s=10.0, round_s=2.0, close_s=2.0)
 LOOK_S = 0.05
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120 + 2 * KILLS)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(120 + 2 * KILLS)]
 
 
 @dataclass(slots=True)
