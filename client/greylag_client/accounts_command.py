@@ -46,8 +46,8 @@ def close(
 ) -> None:
     """Leave a run for ever, whatever the lead says. What was charged stays spent; a reservation
     that nothing was charged against is free again."""
+    from greylag_client.closing import close_run
     from greylag_client.composition import identity_of
-    from greylag_client.participant import close_run
 
     firm = FirmDirectory.open(directory)
     account = close_run(Ledger(firm.ledger_path), identity_of(firm), run_id)

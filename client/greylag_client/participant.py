@@ -21,7 +21,6 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Protocol
 
 from greylag_protocols import log
 from greylag_protocols.errors import (
@@ -31,7 +30,7 @@ from greylag_protocols.errors import (
     RefusedError,
     VerificationError,
 )
-from greylag_protocols.membership import Membership, SignedMembership, revoked_in
+from greylag_protocols.membership import Membership, revoked_in
 from greylag_protocols.messages import (
     Accepted,
     Ask,
@@ -53,31 +52,16 @@ from greylag_protocols.round import Attempt
 from greylag_protocols.terms import Terms, terms_digest
 
 from greylag_client.attempt_rules import check_keys, check_progress, check_roster, read_batches
+from greylag_client.closing import close_run
 from greylag_client.contribution import make_vector
 from greylag_client.ledger import Debit, Ledger, RunAccount
 from greylag_client.masks import Masker
 from greylag_client.policy import Policy, ReadPolicy
-from greylag_client.session import DataSource, Identity, LoadedData, Session
+from greylag_client.session import DataSource, Identity, LoadedData, Memberships, Session
 
 logger = logging.getLogger(__name__)
 
 NONCE_BYTES = 32
-
-
-class Memberships(Protocol):
-    """Which membership epochs this firm's security officer approved (``FirmDirectory``)."""
-
-    def approved(self) -> dict[str, Membership]:
-        """The approved epochs by digest (hex)."""
-
-    def store_seen(self, signed: SignedMembership, *, now_s: float) -> Membership:
-        """Verify an epoch under the pinned lead key and keep it, so that it can be approved."""
-
-    def revocations(self) -> tuple[bytes, ...]:
-        """The revocations that reached this firm, over whatever channel."""
-
-    def store_revocation(self, envelope: bytes, membership: Membership) -> None:
-        """Keep a revocation of a member's identity; VerificationError if it is none."""
 
 
 def _refusal_class(error: GreylagError) -> RefusalClass:
@@ -413,26 +397,3 @@ class Participant:
         close_run(self._ledger, self._identity, message.run)
         self._sessions.pop(message.run, None)
         return Closed(run=message.run, entries=self._ledger.entries_after(message.seen))
-
-
-def close_run(ledger: Ledger, identity: Identity, run: str) -> RunAccount:
-    """Close a run for ever: on the lead's word, or by the firm's own decision.
-
-    Raises:
-        RefusedError: the run was never accepted here.
-    """
-    account = ledger.account(run)
-    if account is None:
-        raise RefusedError(f"run {run} was never accepted here", refusal_class="protocol")
-    ledger.close_run(
-        run,
-        sign=lambda tip: log.sign_closed(
-            identity.signer,
-            tip,
-            firm=identity.firm,
-            run=run,
-            terms=terms_digest(account.terms),
-            charged=account.charged,
-        ),
-    )
-    return account

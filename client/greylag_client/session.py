@@ -8,7 +8,7 @@ import numpy as np
 from greylag_protocols import masking
 from greylag_protocols.keys import MAX_BATCH, VerifiedBatch, sign_batch
 from greylag_protocols.log import ChainTip
-from greylag_protocols.membership import Membership
+from greylag_protocols.membership import Membership, SignedMembership
 from greylag_protocols.messages import Contribution, SignedBatch
 from greylag_protocols.signing import Signer
 from greylag_protocols.terms import Terms
@@ -61,6 +61,22 @@ class DataSource(Protocol):
         Raises:
             ConfigError: they do not fit the terms.
         """
+
+
+class Memberships(Protocol):
+    """Which membership epochs this firm's security officer approved (``FirmDirectory``)."""
+
+    def approved(self) -> dict[str, Membership]:
+        """The approved epochs by digest (hex)."""
+
+    def store_seen(self, signed: SignedMembership, *, now_s: float) -> Membership:
+        """Verify an epoch under the pinned lead key and keep it, so that it can be approved."""
+
+    def revocations(self) -> tuple[bytes, ...]:
+        """The revocations that reached this firm, over whatever channel."""
+
+    def store_revocation(self, envelope: bytes, membership: Membership) -> None:
+        """Keep a revocation of a member's identity; VerificationError if it is none."""
 
 
 class OneTable:

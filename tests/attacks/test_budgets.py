@@ -24,9 +24,9 @@ import pytest
 from attacks.machines import spend
 from consortium_in_memory import NAME, NOW_S, Consortium, make_terms
 from greylag_client import budget
+from greylag_client.closing import close_run
 from greylag_client.engine import make_engine
 from greylag_client.ledger import Debit, Ledger, RunAccount
-from greylag_client.participant import close_run
 from greylag_client.policy import Policy
 from greylag_client.session import Identity
 from greylag_protocols import log

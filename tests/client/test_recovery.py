@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from consortium_in_memory import NAME, Consortium, make_terms
-from greylag_client.participant import close_run
+from greylag_client.closing import close_run
 from greylag_client.recovery import make_revocation
 from greylag_client.session import Identity
 from greylag_protocols import log
