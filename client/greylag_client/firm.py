@@ -1,7 +1,8 @@
 """The firm's directory: its keys, what it knows of its consortium, and whom it approved.
 
     firm.toml                    consortium, names, where the lead is, the lead's key, the data
-    keys/                        identity.key (Ed25519), tls.credentials.pem (key, certificate, CA)
+    keys/                        identity.key (Ed25519), tls.credentials.pem (key, certificate, CA),
+                                 ca.pem (the CA once more, for a SuperNode)
     membership/seen.json         the last membership epochs that the lead sent
     membership/approved.json     those that the firm's security officer approved
     membership/revoked.json      identities that a recovery key took back
@@ -9,7 +10,7 @@
     left.json                    the firm's statement that it has left; its keys are gone then
 
 The TLS key and its certificate lie in one file, which is replaced as a whole: they belong together
-at every moment. (Older directories have them in three; ``renewal`` puts them together.)
+at every moment.
 
 The recovery key is not here: it is printed once when the firm joins, and kept offline.
 """
@@ -47,7 +48,7 @@ from greylag_client.policy import DEFAULT_POLICY
 SETTINGS_FILE = "firm.toml"
 LEFT_FILE = "left.json"
 IDENTITY_FILE, TLS_FILE = "identity.key", "tls.credentials.pem"
-OLD_TLS_FILES = ("ca.pem", "tls.key.pem", "tls.pem")  # of directories before there was TLS_FILE
+CA_FILE = "ca.pem"  # a copy of what TLS_FILE has, for programs that want it alone: a SuperNode
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----\n[^-]+-----END \1-----\n")
 
@@ -171,13 +172,6 @@ class FirmDirectory:
         """
         self.check_member()
         path = self.keys / TLS_FILE
-        if not path.exists():
-            try:
-                ca, key, certificate = (read_file(self.keys / name) for name in OLD_TLS_FILES)
-                return TlsCredentials(ca=ca, key=key, certificate=certificate)
-            except ConfigError:
-                if not path.exists():  # else they were put together in this very moment
-                    raise
         content = read_file(path)
         blocks = list(_PEM.finditer(content))
         kinds = [block[1] for block in blocks]
@@ -188,9 +182,7 @@ class FirmDirectory:
 
     def write_tls(self, tls: TlsCredentials) -> None:
         """Put new TLS credentials in the place of the old ones, by one rename."""
-        write_private(self.keys / TLS_FILE, tls.encode())
-        for name in OLD_TLS_FILES:
-            (self.keys / name).unlink(missing_ok=True)
+        _write_tls(self.keys, tls)
 
     @property
     def left(self) -> Leave | None:
@@ -297,11 +289,16 @@ def fill(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
     write_private(staged / "keys" / IDENTITY_FILE, pem)
-    write_private(staged / "keys" / TLS_FILE, tls.encode())
+    _write_tls(staged / "keys", tls)
     found_store(staged / "membership", seen=seen, approve=approve)
     write_private(staged / "policy.toml", DEFAULT_POLICY.encode())
     lines = [f"{key} = {_toml(item)}\n" for key, item in asdict(settings).items()]
     write_private(staged / SETTINGS_FILE, "".join(lines).encode())
+
+
+def _write_tls(keys: Path, tls: TlsCredentials) -> None:
+    write_private(keys / TLS_FILE, tls.encode())
+    write_private(keys / CA_FILE, tls.ca)
 
 
 def _load_identity(path: Path) -> bytes:

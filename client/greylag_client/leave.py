@@ -14,7 +14,7 @@ from greylag_protocols.errors import ConfigError, GreylagError
 from greylag_protocols.renewal import LEAVE_PATH, Leave
 
 from greylag_client.enrolment_client import OK_STATUSES, Desk, read_refusal
-from greylag_client.firm import IDENTITY_FILE, LEFT_FILE, OLD_TLS_FILES, TLS_FILE, FirmDirectory
+from greylag_client.firm import CA_FILE, IDENTITY_FILE, LEFT_FILE, TLS_FILE, FirmDirectory
 from greylag_client.firm_files import read_file, write_private
 from greylag_client.ledger import Ledger
 
@@ -56,13 +56,13 @@ def leave(firm: FirmDirectory, *, now_s: float) -> LeaveResult:
             _tell(firm, read_file(statement))
         except GreylagError as error:  # an unreachable lead keeps nobody in
             untold = str(error)
-        for name in (IDENTITY_FILE, TLS_FILE, *OLD_TLS_FILES):
+        for name in (IDENTITY_FILE, TLS_FILE, CA_FILE):
             _destroy(firm.keys / name)
     return LeaveResult(closed=closed, statement=statement, untold=untold)
 
 
 def _close_runs(firm: FirmDirectory) -> tuple[str, ...]:
-    from greylag_client.participant import close_run
+    from greylag_client.closing import close_run
     from greylag_client.session import Identity
 
     settings, ledger = firm.settings, Ledger(firm.ledger_path)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from enrolling_lead import DAY_S, NOW_S, Lead, serving
 from greylag_client import enrolment_client, renewal
 from greylag_client.enrolment_client import DeclinedError
-from greylag_client.firm import OLD_TLS_FILES, TLS_FILE, FirmDirectory, TlsCredentials
+from greylag_client.firm import TLS_FILE, FirmDirectory, TlsCredentials
 from greylag_client.renewal import due, keep_renewed, renew, seconds_left
 from greylag_protocols.errors import ConfigError, RemoteError, VerificationError
 from greylag_protocols.invite import spki_pin
@@ -76,32 +76,13 @@ def test_a_machine_that_slept_past_the_end_renews(lead: Lead, firm: FirmDirector
     assert not due(firm.read_tls().certificate, lead.now_s)
 
 
-def test_an_older_directory_is_read_and_put_together(lead: Lead, firm: FirmDirectory) -> None:
-    write_old_form(firm, before := firm.read_tls())
-    assert firm.read_tls() == before
-    renewed = renew(firm, now_s=lead.now_s)
-    assert sorted(path.name for path in firm.keys.iterdir()) == ["identity.key", TLS_FILE]
-    assert firm.read_tls() == renewed
-
-
-def write_old_form(firm: FirmDirectory, tls: TlsCredentials) -> None:
-    (firm.keys / TLS_FILE).unlink(missing_ok=True)
-    for name, pem in zip(OLD_TLS_FILES, (tls.ca, tls.key, tls.certificate), strict=True):
-        (firm.keys / name).write_bytes(pem)
-
-
-@pytest.mark.parametrize("old_form", [False, True])
-def test_a_crash_at_any_point_leaves_a_pair(
-    lead: Lead, firm: FirmDirectory, old_form: bool
-) -> None:
+def test_a_crash_at_any_point_leaves_a_pair(lead: Lead, firm: FirmDirectory) -> None:
     """A process that writes new credentials is ended before each of its file operations."""
     before = firm.read_tls()
     after = renew(firm, now_s=lead.now_s)
     seen, step, ended = set(), 0, False
     while not ended:
         firm.write_tls(before)
-        if old_form:
-            write_old_form(firm, before)
         step += 1
         ended = write_and_crash(firm, after, step)
         left = firm.read_tls()

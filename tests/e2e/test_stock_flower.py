@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from greylag_client import agent
+from greylag_client import agent, composition
 from greylag_client.firm import FirmDirectory
 from greylag_client.join import join
 from greylag_client.local_door import door_path
@@ -225,7 +225,7 @@ def agents_here(stock: Stock, names: Sequence[str]) -> Iterator[dict[str, Record
             )
             firm.policy_path.write_text(allow)
             masks[name] = RecordingMasks()
-            patch.setattr(agent, "PairwiseMasks", lambda name=name: masks[name])
+            patch.setattr(composition, "PairwiseMasks", lambda name=name: masks[name])
             participant = agent.make_participant(firm, approve=stock.membership)
             threads += agent.make_threads(firm, participant, stop)
     for thread in threads:
