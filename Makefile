@@ -17,7 +17,7 @@ install: $(STAMP) ## make .venv with everything pinned
 demo: $(STAMP) ## a consortium of 8 firms on this machine, real processes, about two minutes
 	$(BIN)/greylag-lab demo
 
-test: $(STAMP) ## all tests
+test: $(STAMP) ## the tests of every change, about 11 minutes
 	$(BIN)/pytest -n 2
 
 test-slow: $(STAMP) ## minutes: offline installation, wrong clocks and disks, a scan for secrets, 200 kills

@@ -71,6 +71,12 @@ class World:
             background("greylag-client", [*command, *approve], log_file)
         )
 
+    def set_pace(self, *, rounds: int = 60, reply_offset_s: float = 0.0) -> None:
+        """How many rounds there will be, and how long each takes at least: a test that does
+        something in the midst of a run needs one that is not over before."""
+        pace = f"rounds = {rounds}\nreply_offset_s = {reply_offset_s}"
+        self.plan.write_text(PLAN.replace("rounds = 60", pace))
+
     def start_training(self) -> str:
         train = ["train", str(self.plan), "--dir", str(self.lead), "--no-wait"]
         return str(call_json("greylag-server", [*train, "--format", "json"])["run"])

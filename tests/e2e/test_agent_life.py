@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from connect_proxy import connect_proxy
-from consortium_of_processes import PLAN, World
+from consortium_of_processes import World
 from greylag_lab.processes import call, call_json, program
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -68,8 +68,7 @@ def test_a_whole_run_through_a_proxy_while_the_lead_is_killed(
 
 
 def test_a_frozen_agent_comes_back(world: World) -> None:
-    slow = "rounds = 80\nreply_offset_s = 0.2"
-    world.plan.write_text(PLAN.replace("rounds = 60", slow))
+    world.set_pace(rounds=80, reply_offset_s=0.2)
     frozen_name, *others = world.tables
     frozen = world.start_agent(frozen_name)
     world.start_agent(*others)
@@ -89,8 +88,7 @@ def test_a_frozen_agent_comes_back(world: World) -> None:
 
 def test_sigterm_finishes_the_answer_under_way(world: World) -> None:
     # An offset of two seconds: whenever the signal comes, an answer is under way.
-    slow = "rounds = 8\nreply_offset_s = 2.0"
-    world.plan.write_text(PLAN.replace("rounds = 60", slow))
+    world.set_pace(rounds=8, reply_offset_s=2.0)
     told, *others = world.tables
     agent = world.start_agent(told)
     world.start_agent(*others)
@@ -112,8 +110,7 @@ def test_sigterm_finishes_the_answer_under_way(world: World) -> None:
 
 
 def test_a_second_signal_ends_at_once(world: World) -> None:
-    slow = "rounds = 3\nreply_offset_s = 25.0"
-    world.plan.write_text(PLAN.replace("rounds = 60", slow))
+    world.set_pace(rounds=3, reply_offset_s=25.0)
     agent, log = world.start_agent(*world.tables), log_of(world, *world.tables)
     world.start_training()
     name = next(iter(world.tables))

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from consortium_of_processes import PLAN, World
+from consortium_of_processes import World
 from greylag_lab.processes import background, call_json, free_ports, program, wait_for_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -164,7 +164,7 @@ def test_a_full_disk_and_one_that_cannot_be_written(world: World) -> None:
     with small_disk(world.root / "disk") as disk:
         directory = disk / name
         shutil.copytree(world.firm(name), directory)
-        world.plan.write_text(PLAN.replace("rounds = 60", "rounds = 60\nreply_offset_s = 0.1"))
+        world.set_pace(reply_offset_s=0.1)
         world.start_agent(*others)
         agent = Agent(world, directory)
         world.start_training()

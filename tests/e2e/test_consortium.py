@@ -14,8 +14,7 @@ def test_killed_agent_costs_one_attempt(world: World) -> None:
     rounds = 300
     # A public reply offset paces the rounds, so that five 50th rounds leave half a minute to come
     # back in, however busy the machine is.
-    slow = f"rounds = {rounds}\nreply_offset_s = 0.15"
-    world.plan.write_text(PLAN.replace("rounds = 60", slow))
+    world.set_pace(rounds=rounds, reply_offset_s=0.15)
     agents = {name: world.start_agent(name) for name in world.tables}
     world.start_training()
     world.wait_for_rounds(5)

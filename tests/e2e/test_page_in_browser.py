@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from consortium_of_processes import PLAN, World
+from consortium_of_processes import World
 from firm_with_page import Office, office, small_terms
 from greylag_client.page.link_file import read_link
 from greylag_client.page.serve import PageServer
@@ -194,7 +194,7 @@ def until(holds: Callable[[], object], what: str) -> None:
 
 def test_a_click_stops_a_real_agent(chromium: Browser, world: World) -> None:
     name, *others = world.tables
-    world.plan.write_text(PLAN.replace("rounds = 60", "rounds = 100"))
+    world.set_pace(rounds=100)
     root, log_file = world.firm(name), world.root / "paged.log"
     command = ["run", str(root), "--page", "--approve-members", world.digest]
     world.stack.enter_context(background("greylag-client", command, log_file))

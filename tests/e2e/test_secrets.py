@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from connect_proxy import connect_proxy
-from consortium_of_processes import PLAN, World
+from consortium_of_processes import World
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -166,7 +166,7 @@ def test_no_secret_is_written_where_it_does_not_belong(
         monkeypatch.setenv("GREYLAG_PROXY_PASSWORD", PASSWORD)
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
-        world.plan.write_text(PLAN.replace("rounds = 60", "rounds = 10"))
+        world.set_pace(rounds=10)
         world.start_agent("newcomer")
         world.start_agent(*world.tables)
         run_id = world.start_training()
