@@ -10,6 +10,7 @@ from greylag_client import accounts_command, admission
 from greylag_client.doctor.command import doctor
 from greylag_client.mapping.command import map_table
 from greylag_client.page import command as page_command
+from greylag_client.personal.command import personalise
 from greylag_client.plugins import plugins
 from greylag_client.quality.commands import check, schema
 from greylag_client.rehearsal.command import try_plan
@@ -52,10 +53,8 @@ def run(
     An answer under way is finished first; a second signal ends at once. A firm that cannot start or
     fails is said once and tried again, and the others go on. Exit code 0: told to end, and ended;
     1: of several firms none could start; 2: the one firm could not."""
-    from greylag_client.arenas import share_arenas
     from greylag_client.service_manager import plain_logs, quiet_grpc
 
-    share_arenas()
     quiet_grpc()
     plain_logs()
     from greylag_client.agent import run_agents
@@ -74,6 +73,7 @@ app.command()(schema)
 app.command("try")(try_plan)
 app.command("map")(map_table)
 app.command()(plugins)
+app.command()(personalise)
 
 
 @app.command()
@@ -84,9 +84,13 @@ def predict(
 ) -> None:
     """Predict for the rows of a CSV with a released model. Rows outside the public ranges are
     flagged in `out_of_range`."""
-    from greylag_client.prediction import predict_csv
+    from greylag_client.personal.artefact import NOTE
+    from greylag_client.prediction import Predictor, predict_csv
 
-    frame = predict_csv(release, table)
+    predictor = Predictor.load(release)
+    if not predictor.private:
+        errors.print(f"note: this is {NOTE}.", highlight=False)
+    frame = predict_csv(predictor, table)
     if out is None:
         sys.stdout.write(frame.write_csv())
     else:

@@ -3,6 +3,8 @@
 A release is a directory. ``terms.json`` holds the canonical terms, ``model.safetensors`` the
 weights (float32, named as in ``parameters.mlp_parameters``), ``SHA256SUMS`` the digests of its
 files in the format of ``sha256sum``. Whatever it holds came from outside and is checked before use.
+
+A firm's own version (``personal.artefact``) is the same directory with two files more.
 """
 
 import hashlib
@@ -14,13 +16,23 @@ import numpy as np
 import polars as pl
 import safetensors.numpy
 from greylag_protocols.encoding import MAX_HEADER_BYTES
-from greylag_protocols.errors import ConfigError, VerificationError
-from greylag_protocols.features import Matrix, decode_outputs, encode_features
+from greylag_protocols.errors import ConfigError, RefusedError, VerificationError
+from greylag_protocols.features import Matrix, target_bounds
 from greylag_protocols.plan import parse_terms
 from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from greylag_client.local_models.layers import Layers, predict_layers
+from greylag_client.personal.artefact import (
+    FACTS_FILE,
+    MAX_FACTS_BYTES,
+    MAX_PARTS_BYTES,
+    NOTE,
+    PARTS_FILE,
+    Personal,
+    parse_personal,
+)
 from greylag_client.table import (
     Problems,
     check_columns,
@@ -40,15 +52,17 @@ CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._-]{0,199
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
-    """A released model; build it with ``load``.
+    """A released model, or a firm's own version of one; build it with ``load``.
 
     Attributes:
         terms: what the model was trained under: its columns, bounds and units.
         layers: weight (outputs, inputs) and bias (outputs,) of each layer, float64.
+        personal: what makes it a firm's own, else None.
     """
 
     terms: Terms
-    layers: tuple[tuple[Matrix, Matrix], ...]
+    layers: Layers
+    personal: Personal | None = None
 
     @classmethod
     def load(cls, release_dir: Path) -> "Predictor":
@@ -74,13 +88,35 @@ class Predictor:
                 "behind that name computes; predict knows the family 'mlp'"
             )
         limit = 4 * terms.dimension + MAX_TENSOR_HEADER_BYTES
-        tensors = _parse_tensors(_read_checked(release_dir, MODEL_FILE, sums, limit), terms)
+        weights = _read_checked(release_dir, MODEL_FILE, sums, limit)
+        tensors = _parse_tensors(weights, terms)
         names = [item.name for item in terms.parameters]
         layers = tuple(
             (tensors[weight].astype(np.float64), tensors[bias].astype(np.float64))
             for weight, bias in zip(names[::2], names[1::2], strict=True)
         )
-        return cls(terms=terms, layers=layers)
+        personal = None
+        if FACTS_FILE in sums or (release_dir / FACTS_FILE).exists():
+            facts = _read_checked(release_dir, FACTS_FILE, sums, MAX_FACTS_BYTES)
+            parts = _read_checked(release_dir, PARTS_FILE, sums, MAX_PARTS_BYTES)
+            personal = parse_personal(facts, parts, terms, weights)
+        return cls(terms=terms, layers=layers, personal=personal)
+
+    @property
+    def private(self) -> bool:
+        """Whether the terms' epsilon holds for what this model shows."""
+        return self.personal is None
+
+    def refuse_outside(self) -> None:
+        """Before the model is served to anybody but its own firm.
+
+        Raises:
+            RefusedError: class ``policy``: it is a firm's own version.
+        """
+        if self.personal is not None:
+            raise RefusedError(
+                f"{NOTE}; outside the firm serve the shared release", refusal_class="policy"
+            )
 
     def predict(self, values: Matrix) -> Matrix:
         """Predictions for raw features.
@@ -92,32 +128,46 @@ class Predictor:
         Returns: regression: shape (n, targets), physical units; classification: shape
             (n, classes), probabilities that sum to 1.
         """
-        hidden = encode_features(self.terms.data, values)
-        for index, (weight, bias) in enumerate(self.layers):
-            hidden = hidden @ weight.T + bias
-            if index < len(self.layers) - 1:
-                relu = self.terms.model.activation == "relu"
-                hidden = np.maximum(hidden, 0.0) if relu else np.tanh(hidden)
-        if self.terms.data.task == "regression":
-            return decode_outputs(self.terms.data, hidden)
-        likelihood = np.exp(hidden - hidden.max(axis=1, keepdims=True))
-        return np.asarray(likelihood / likelihood.sum(axis=1, keepdims=True))
+        data, activation = self.terms.data, self.terms.model.activation
+        if self.personal is not None:
+            return self.personal.blend.predict(data, activation, values)
+        return predict_layers(data, activation, self.layers, values)
+
+    def bounds(self, predicted: Matrix) -> tuple[Matrix, Matrix] | None:
+        """Ends of the intervals of a regression's predictions, shape (n, targets) each; None where
+        there are no intervals."""
+        intervals = self.personal.facts.intervals if self.personal is not None else None
+        if intervals is None or self.terms.data.task == "classification":
+            return None
+        low, high = target_bounds(self.terms.data)
+        reach = np.array(intervals.reach)
+        return np.maximum(low, predicted - reach), np.minimum(high, predicted + reach)
+
+    def possible(self, predicted: Matrix) -> NDArray[np.bool_] | None:
+        """Classes that the interval leaves, shape (n, classes), the likeliest always; None where
+        there are no intervals."""
+        intervals = self.personal.facts.intervals if self.personal is not None else None
+        if intervals is None or self.terms.data.task != "classification":
+            return None
+        likeliest = predicted.argmax(axis=1)[:, np.newaxis] == np.arange(predicted.shape[1])
+        return np.asarray((predicted >= intervals.reach[0] - 1e-12) | likeliest)
 
 
-def predict_csv(release_dir: Path, csv_in: Path) -> pl.DataFrame:
-    """A CSV file's own columns and what the released model predicts for each row.
+def predict_csv(model: Path | Predictor, csv_in: Path) -> pl.DataFrame:
+    """A CSV file's own columns and what the model (or that in a directory) predicts for each row.
 
     Added columns: ``<target>_predicted`` (a number in the target's unit, or the likeliest class),
     for classes also ``<target>_probability_<class>``, and ``out_of_range``: true where a feature
-    lies outside the public range, so that the prediction is for the nearest value inside. Target
-    and group columns need not be there.
+    lies outside the public range, so that the prediction is for the nearest value inside. With
+    intervals also ``<target>_low`` and ``<target>_high``, or ``<target>_possible``: the classes
+    that cannot be ruled out. Target and group columns need not be there.
 
     Raises:
         ConfigError: the file lacks features or holds text, NaN or forbidden gaps in them, or
             already has a column by one of the added names.
         VerificationError: see ``Predictor.load``.
     """
-    predictor = Predictor.load(release_dir)
+    predictor = model if isinstance(model, Predictor) else Predictor.load(model)
     data = predictor.terms.data
     cells = read_cells(csv_in)
     problems = Problems(csv_in.name)
@@ -127,7 +177,7 @@ def predict_csv(release_dir: Path, csv_in: Path) -> pl.DataFrame:
         problems.add("the table has no rows; export it again with its data")
     values = parse_features(cells, data, problems, refuse_outside=False)
     problems.raise_if_any()
-    added = _name_columns(predictor.terms, predictor.predict(values))
+    added = _name_columns(predictor, predictor.predict(values))
     added.append(pl.Series(OUT_OF_RANGE, outside_range(data, values)))
     for series in added:
         if series.name in cells.columns:
@@ -136,18 +186,26 @@ def predict_csv(release_dir: Path, csv_in: Path) -> pl.DataFrame:
     return cells.with_columns(added)
 
 
-def _name_columns(terms: Terms, predicted: Matrix) -> list[pl.Series]:
+def _name_columns(predictor: Predictor, predicted: Matrix) -> list[pl.Series]:
+    terms = predictor.terms
     target = terms.data.targets[0]
     if target.classes is None:
+        columns = [("predicted", predicted)]
+        if (bounds := predictor.bounds(predicted)) is not None:
+            columns += [("low", bounds[0]), ("high", bounds[1])]
         return [
-            pl.Series(f"{name}_predicted", column)
-            for name, column in zip(terms.data.target_names, predicted.T, strict=True)
+            pl.Series(f"{name}_{what}", numbers[:, index])
+            for index, name in enumerate(terms.data.target_names)
+            for what, numbers in columns
         ]
     likeliest = [target.classes[number] for number in predicted.argmax(axis=1)]
-    columns = [pl.Series(f"{target.name}_predicted", likeliest, dtype=pl.String)]
+    named = [pl.Series(f"{target.name}_predicted", likeliest, dtype=pl.String)]
     for label, column in zip(target.classes, predicted.T, strict=True):
-        columns.append(pl.Series(f"{target.name}_probability_{label}", column))
-    return columns
+        named.append(pl.Series(f"{target.name}_probability_{label}", column))
+    if (possible := predictor.possible(predicted)) is not None:
+        texts = ["|".join(np.array(target.classes)[row]) for row in possible]
+        named.append(pl.Series(f"{target.name}_possible", texts, dtype=pl.String))
+    return named
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -62,6 +62,12 @@ def simulate(
     csv: Annotated[Path, typer.Option(help="a table of all firms")],
     silo_column: Annotated[str, typer.Option(help="whose a row is")],
     baselines: Annotated[bool, typer.Option("--baselines", help="alone and pooled too")] = False,
+    personalise: Annotated[
+        bool, typer.Option("--personalise", help="each firm's own version too")
+    ] = False,
+    newcomers: Annotated[
+        int, typer.Option(help="firms to leave out and help afterwards; another run", min=0)
+    ] = 0,
     masked: Annotated[bool, typer.Option("--masked", help="with real masks (slower)")] = False,
     seeds: Annotated[int, typer.Option(help="number of split seeds", min=1, max=100)] = 1,
     firms: Annotated[int | None, typer.Option(help="only the largest firms")] = None,
@@ -78,6 +84,8 @@ def simulate(
         largest=firms,
         seeds=seeds,
         baselines=baselines,
+        personalise=personalise,
+        newcomers=newcomers,
         masked=masked,
         console=errors,
     )

@@ -167,6 +167,48 @@ def score(data: DataTerms, outcomes: Sequence[Outcome], seed: int = 0) -> Scores
     )
 
 
+def gain_over(
+    data: DataTerms, outcomes: Sequence[Outcome], others: Sequence[Outcome], seed: int = 0
+) -> Estimate:
+    """By how much a model is better than another on the same rows: the difference of headlines,
+    positive where it is better, and its interval over the same draws of groups."""
+    ours, theirs = (
+        _drawn(data, [item for item in side if item.counts], seed) for side in (outcomes, others)
+    )
+    sign = -1.0 if data.task == "regression" else 1.0
+    (name, mine), (_, other) = next(iter(ours.items())), next(iter(theirs.items()))
+    differences = sign * (mine - other)
+    return _estimate(name, _units(data)[name], float(differences[0]), differences[1:])
+
+
+def clearly_worse(
+    data: DataTerms, outcomes: Sequence[Outcome], others: Sequence[Outcome]
+) -> list[str]:
+    """Firms at which a model is worse than another with the whole 95 % interval below zero. A firm
+    with one held-out group cannot be told."""
+    by_firm = {item.firm: item for item in others}
+    return [
+        item.firm
+        for item in outcomes
+        if item.counts
+        and len(set(item.groups)) > 1
+        and gain_over(data, [item], [by_firm[item.firm]]).high < 0
+    ]
+
+
+def _drawn(
+    data: DataTerms, outcomes: Sequence[Outcome], seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Every metric on all rows, then on each resample; shape (1 + resamples,)."""
+    truth = np.concatenate([item.truth for item in outcomes])
+    predicted = np.concatenate([item.predicted for item in outcomes])
+    draw = _draw_groups(outcomes, seed)
+    parts = [np.ones((1, len(truth)))]
+    parts += [draw(start, start + CHUNK) for start in range(0, RESAMPLES, CHUNK)]
+    found = [_metrics(data, truth, predicted, weights) for weights in parts]
+    return {name: np.concatenate([item[name] for item in found]) for name in found[0]}
+
+
 def _estimate(name: str, unit: str, value: float, resampled: NDArray[np.float64]) -> Estimate:
     # A resample may draw no row in which the target was measured; the value's own sample has one.
     low, high = np.nanpercentile(resampled, COVERAGE)

@@ -42,12 +42,12 @@ def mean_metrics(seeds: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
     return means
 
 
-def gap_closed(metrics: Mapping[str, Any]) -> float | None:
-    """The share of the gap from `alone` to `pooled` that `shared` closes."""
-    if not {"alone", "pooled", "shared"} <= metrics.keys():
+def gap_closed(metrics: Mapping[str, Any], model: str = "shared") -> float | None:
+    """The share of the gap from `alone` to `pooled` that `model` closes."""
+    if not {"alone", "pooled", model} <= metrics.keys():
         return None
-    alone, pooled, shared = (metrics[name]["value"] for name in ("alone", "pooled", "shared"))
-    return float((alone - shared) / (alone - pooled)) if alone != pooled else None
+    alone, pooled, closed = (metrics[name]["value"] for name in ("alone", "pooled", model))
+    return float((alone - closed) / (alone - pooled)) if alone != pooled else None
 
 
 def to_json(facts: Mapping[str, Any]) -> str:
@@ -58,6 +58,7 @@ def to_json(facts: Mapping[str, Any]) -> str:
 LABELS = {
     "alone": "each firm alone, no privacy",
     "shared": "together, with greylag",
+    "personalised": "together, then each firm's own version",
     "pooled": "all data in one place, no privacy (nobody may do this)",
 }
 
@@ -85,7 +86,30 @@ def describe(facts: Mapping[str, Any], per_firm: Mapping[str, Scores] | None = N
             console.print(_firm_table(per_firm))
         if facts.get("gap_closed") is not None:
             console.print(f"gap from alone to pooled closed: {facts['gap_closed']:.0%}")
+        if facts.get("gap_closed_personalised") is not None:
+            console.print(f"... by firms' own versions: {facts['gap_closed_personalised']:.0%}")
+        if facts.get("personalised_worse") is not None:
+            for other, firms in facts["personalised_worse"].items():
+                console.print(f"own version worse than {other} beyond noise: {len(firms)} firms")
+        if facts.get("newcomers"):
+            console.print(_newcomer_table(facts["newcomers"]))
     return capture.get().rstrip()
+
+
+def _newcomer_table(sizes: Sequence[Mapping[str, Any]]) -> Table:
+    title = "\nfirms that did not train, with a few rows of their own"
+    table = Table(title=title, show_edge=False, title_justify="left")
+    for column in ("own rows", "firms", "alone", "shared", "own version", "gain over alone"):
+        table.add_column(column, justify="right")
+    for size in sizes:
+        gain = size["gain_over_alone"]
+        table.add_row(
+            str(size["own_rows"]),
+            str(size["firms"]),
+            *(f"{size[name]['value']:.4g}" for name in ("alone", "shared", "personalised")),
+            f"{gain['value']:.4g} ({gain['low']:.4g} to {gain['high']:.4g})",
+        )
+    return table
 
 
 def _firm_table(per_firm: Mapping[str, Scores]) -> Table:

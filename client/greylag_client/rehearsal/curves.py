@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from greylag_protocols.features import Matrix, target_bounds
-from greylag_protocols.terms import DataTerms, Terms
+from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
 
 from greylag_client.local_models.alone import fit_alone
-from greylag_client.local_models.validation import single_thread
+from greylag_client.local_models.validation import row_losses, single_thread
 from greylag_client.rehearsal.rounds import Crowd, play_rounds, predict
 from greylag_client.table import Table
 
@@ -135,17 +134,6 @@ def measure(
         clean=clean,
         noisy=noisy,
     )
-
-
-def row_losses(data: DataTerms, predicted: Matrix, truth: Matrix) -> Losses:
-    """The loss of each row, shape (n,): mean square over its targets, in parts of their ranges; or
-    minus the logarithm of the probability of the true class."""
-    if data.task == "classification":
-        likelihood = predicted[np.arange(len(truth)), truth[:, 0].astype(np.intp)]
-        return -np.log(np.clip(likelihood, 1e-6, 1.0))
-    low, high = target_bounds(data)
-    squares = ((predicted - truth) / (high - low)) ** 2
-    return np.asarray(np.nanmean(squares, axis=1))  # a row without any target was refused
 
 
 def _some_groups(table: Table, part: float, seed: int) -> NDArray[np.intp]:
