@@ -376,7 +376,9 @@ OPERATIONS |= {
     "merkle_proof": lambda given: [
         step.hex()
         for step in merkle.prove_inclusion(
-            [merkle.hash_leaf(leaf) for leaf in raw(given["leaves"])], given["index"]
+            merkle.nodes_of([merkle.hash_leaf(leaf) for leaf in raw(given["leaves"])]),
+            given["index"],
+            len(given["leaves"]),
         )
     ],
     "public_key": lambda given: masking.public_key(bytes.fromhex(given["private"])).hex(),

@@ -1,11 +1,11 @@
-"""RFC 9162 Merkle trees (section 2.1): roots, inclusion proofs, an append-only frontier.
+"""RFC 9162 Merkle trees (section 2.1): roots, inclusion and consistency proofs, a frontier.
 
 Used for batches of one-time keys and for the log. Hashes are SHA-256 with the RFC's own prefixes
 (0x00 for leaves, 0x01 for nodes), so that any CT verifier agrees.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from greylag_protocols.errors import VerificationError
@@ -38,14 +38,62 @@ def root_of(leaf_hashes: Sequence[bytes]) -> bytes:
     return hash_node(root_of(leaf_hashes[:at]), root_of(leaf_hashes[at:]))
 
 
-def prove_inclusion(leaf_hashes: Sequence[bytes], index: int) -> list[bytes]:
-    """PATH of RFC 9162: the sibling hashes from leaf ``index`` up to the root."""
-    if len(leaf_hashes) <= 1:
+NodeAt = Callable[[int, int], bytes]
+"""``(level, index)``: the hash over the complete subtree of leaves ``index << level`` up to
+``(index + 1) << level``; how it is stored or computed is the caller's affair."""
+
+
+def nodes_of(leaf_hashes: Sequence[bytes]) -> NodeAt:
+    """The complete subtrees over leaf hashes held in memory."""
+    return lambda level, index: root_of(leaf_hashes[index << level : (index + 1) << level])
+
+
+def root_of_range(node: NodeAt, low: int, high: int) -> bytes:
+    """MTH over the leaves from ``low`` up to ``high``, a range that the RFC's splits lead to."""
+    size = high - low
+    if size == 0:
+        return EMPTY_ROOT
+    if size & (size - 1) == 0:
+        return node(size.bit_length() - 1, low // size)
+    at = low + _split(size)
+    return hash_node(root_of_range(node, low, at), root_of_range(node, at, high))
+
+
+def prove_inclusion(node: NodeAt, index: int, size: int) -> list[bytes]:
+    """PATH of RFC 9162: the sibling hashes from leaf ``index`` of ``size`` up to the root."""
+    low, high, path = 0, size, []
+    while high - low > 1:
+        at = low + _split(high - low)
+        if index < at:
+            path.append(root_of_range(node, at, high))
+            high = at
+        else:
+            path.append(root_of_range(node, low, at))
+            low = at
+    return path[::-1]
+
+
+def prove_consistency(node: NodeAt, old: int, new: int) -> list[bytes]:
+    """PROOF of RFC 9162: that the tree of the first ``old`` leaves is a part of that of ``new``.
+
+    Empty for ``old`` = 0 and for ``old`` = ``new``: there is nothing to prove.
+    """
+    if not 0 <= old <= new:
+        raise ValueError(f"no tree of {new} leaves holds one of {old}")
+    if old == 0:
         return []
-    at = _split(len(leaf_hashes))
-    if index < at:
-        return [*prove_inclusion(leaf_hashes[:at], index), root_of(leaf_hashes[at:])]
-    return [*prove_inclusion(leaf_hashes[at:], index - at), root_of(leaf_hashes[:at])]
+    low, high, path, is_left_edge = 0, new, [], True
+    while high != old:
+        at = low + _split(high - low)
+        if old <= at:
+            path.append(root_of_range(node, at, high))
+            high = at
+        else:
+            path.append(root_of_range(node, low, at))
+            low, is_left_edge = at, False
+    if not is_left_edge:
+        path.append(root_of_range(node, low, high))
+    return path[::-1]
 
 
 def prove_all(leaf_hashes: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]]]:
@@ -84,6 +132,46 @@ def verify_inclusion(
         last >>= 1
     if last != 0 or current != root:
         raise VerificationError("inclusion proof does not lead to the root")
+
+
+def verify_consistency(
+    *, old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]
+) -> None:
+    """RFC 9162 section 2.1.4.2: the ``old`` tree is the beginning of the ``new`` one.
+
+    Raises:
+        VerificationError: it is not, or the proof does not show it.
+    """
+    if not 0 <= old <= new:
+        raise VerificationError(f"the log shrank from {old} entries to {new}")
+    if old == 0 or old == new:
+        if proof or old_root != (new_root if old else EMPTY_ROOT):
+            raise VerificationError("two logs of one size that differ")
+        return
+    steps = list(proof)
+    if old & (old - 1) == 0:
+        steps.insert(0, old_root)
+    node, last = old - 1, new - 1
+    while node & 1:
+        node >>= 1
+        last >>= 1
+    if not steps:
+        raise VerificationError("a consistency proof is missing")
+    before = after = steps[0]
+    for sibling in steps[1:]:
+        if last == 0:
+            raise VerificationError("consistency proof too long")
+        if node & 1 or node == last:
+            before, after = hash_node(sibling, before), hash_node(sibling, after)
+            while not node & 1 and node:
+                node >>= 1
+                last >>= 1
+        else:
+            after = hash_node(after, sibling)
+        node >>= 1
+        last >>= 1
+    if last != 0 or before != old_root or after != new_root:
+        raise VerificationError("the log does not hold what it held before")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
@@ -40,6 +41,9 @@ class Signer(Protocol):
     def sign(self, kind: str, subject: str, digest: bytes, predicate: dict[str, Any]) -> bytes:
         """A DSSE envelope around the statement that ``predicate`` holds of ``subject``."""
 
+    def sign_note(self, text: bytes) -> bytes:
+        """A bare Ed25519 signature, 64 bytes, over a checkpoint's lines (``notes``)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
@@ -63,9 +67,9 @@ class Ed25519Signer:
     """
 
     def __init__(self, private_key: bytes) -> None:
-        key = Ed25519PrivateKey.from_private_bytes(private_key)
-        self._public = key.public_key().public_bytes_raw()
-        self._signer = CryptoSigner(key, _sslib_key(self._public))
+        self._key = Ed25519PrivateKey.from_private_bytes(private_key)
+        self._public = self._key.public_key().public_bytes_raw()
+        self._signer = CryptoSigner(self._key, _sslib_key(self._public))
 
     @property
     def public_key(self) -> bytes:
@@ -90,6 +94,23 @@ class Ed25519Signer:
             )
         return encoded
 
+    def sign_note(self, text: bytes) -> bytes:
+        if text.startswith(b"DSSEv1 "):
+            raise ConfigError("a note that could be taken for a statement is never signed")
+        return self._key.sign(text)
+
+
+def verify_raw(signature: bytes, message: bytes, public_key: bytes) -> None:
+    """A bare Ed25519 signature.
+
+    Raises:
+        VerificationError: it is not ``public_key``'s over ``message``.
+    """
+    try:
+        _public_key(public_key).verify(signature, message)
+    except InvalidSignature:
+        raise VerificationError(f"not signed by {fingerprint(public_key)[:16]}") from None
+
 
 def fingerprint(public_key: bytes) -> str:
     """What people compare: SHA-256 of an identity key, hex."""
@@ -97,13 +118,16 @@ def fingerprint(public_key: bytes) -> str:
 
 
 @functools.lru_cache(maxsize=KNOWN_KEYS)
-def _sslib_key(public_key: bytes) -> SSlibKey:
+def _public_key(public_key: bytes) -> Ed25519PublicKey:
     try:
-        return SSlibKey.from_crypto(
-            Ed25519PublicKey.from_public_bytes(public_key), keyid=fingerprint(public_key)
-        )
+        return Ed25519PublicKey.from_public_bytes(public_key)
     except ValueError:
         raise VerificationError("not an Ed25519 public key") from None
+
+
+@functools.lru_cache(maxsize=KNOWN_KEYS)
+def _sslib_key(public_key: bytes) -> SSlibKey:
+    return SSlibKey.from_crypto(_public_key(public_key), keyid=fingerprint(public_key))
 
 
 def verify_statement(envelope: bytes, public_key: bytes, kind: str) -> Statement:

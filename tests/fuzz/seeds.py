@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from greylag_protocols import invite, keys, log, membership, messages, peers
 from greylag_protocols.encoding import tagged_hash
-from greylag_protocols.merkle import hash_leaf, prove_inclusion, root_of
+from greylag_protocols.merkle import hash_leaf, nodes_of, prove_inclusion, root_of
 from greylag_protocols.plan import parse_plan, settle_terms
 from greylag_protocols.signing import Ed25519Signer
 from greylag_protocols.terms import Terms
@@ -283,6 +283,6 @@ def make_proofs() -> list[bytes]:
     for size in (1, 2, 5, 8, 64):
         leaves = [hash_leaf(bytes([at])) for at in range(size)]
         for index in sorted({0, size // 2, size - 1}):
-            steps = prove_inclusion(leaves, index)
+            steps = prove_inclusion(nodes_of(leaves), index, len(leaves))
             found.append(bytes([index, size]) + leaves[index] + root_of(leaves) + b"".join(steps))
     return found

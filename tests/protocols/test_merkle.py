@@ -5,9 +5,12 @@ from greylag_protocols.merkle import (
     EMPTY_ROOT,
     Frontier,
     hash_leaf,
+    nodes_of,
     prove_all,
+    prove_consistency,
     prove_inclusion,
     root_of,
+    verify_consistency,
     verify_inclusion,
 )
 
@@ -53,7 +56,7 @@ def test_known_roots():
 @pytest.mark.parametrize(("place", "path"), PATHS.items())
 def test_known_paths(place, path):
     index, size = place
-    assert [step.hex() for step in prove_inclusion(LEAVES[:size], index)] == path
+    assert [step.hex() for step in prove_inclusion(nodes_of(LEAVES), index, size)] == path
 
 
 def test_frontier_equals_the_whole_tree_at_every_size():
@@ -78,7 +81,7 @@ def test_a_proof_holds_for_its_own_place_only():
     for size in range(1, 21):
         root = root_of(leaves[:size])
         for index in range(size):
-            leaf, proof = leaves[index], prove_inclusion(leaves[:size], index)
+            leaf, proof = leaves[index], prove_inclusion(nodes_of(leaves), index, size)
             assert _holds(leaf, index, size, proof, root)
             assert not any(_holds(leaf, i, size, proof, root) for i in range(-1, 22) if i != index)
             # Another size can share the path's shape (RFC 9162 leaves the size to the signed root);
@@ -97,7 +100,7 @@ def test_a_proof_holds_for_its_own_place_only():
 def test_a_changed_size_that_changes_the_path_fails():
     for size, other in ((8, 4), (8, 9), (8, 16), (7, 8), (5, 6), (4, 5)):
         root, last = root_of(LEAVES[:size]), size - 1
-        proof = prove_inclusion(LEAVES[:size], last)
+        proof = prove_inclusion(nodes_of(LEAVES), last, size)
         assert not _holds(LEAVES[last], last, other, proof, root)
 
 
@@ -117,4 +120,72 @@ def test_all_proofs_at_once_are_those_one_by_one(size):
     leaves = [hash_leaf(bytes([index])) for index in range(size)]
     root, proofs = prove_all(leaves)
     assert root == root_of(leaves)
-    assert proofs == [tuple(prove_inclusion(leaves, index)) for index in range(size)]
+    assert proofs == [
+        tuple(prove_inclusion(nodes_of(leaves), index, size)) for index in range(size)
+    ]
+
+
+CONSISTENCY = {  # (old, new), from the same tests
+    (1, 8): PATHS[0, 8],
+    (6, 8): [
+        "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+        "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    ],
+    (2, 5): [
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+    ],
+}
+
+
+@pytest.mark.parametrize(("sizes", "path"), CONSISTENCY.items())
+def test_known_consistency_proofs(sizes, path):
+    old, new = sizes
+    assert [step.hex() for step in prove_consistency(nodes_of(LEAVES), old, new)] == path
+
+
+def check(old, new, proof, leaves, *, old_root=None, new_root=None):
+    verify_consistency(
+        old=old,
+        old_root=old_root or root_of(leaves[:old]),
+        new=new,
+        new_root=new_root or root_of(leaves[:new]),
+        proof=proof,
+    )
+
+
+def test_every_beginning_of_a_log_is_consistent_with_it_and_nothing_else_is():
+    leaves = [hash_leaf(bytes([number])) for number in range(40)]
+    other = [hash_leaf(bytes([number, 1])) for number in range(40)]
+    for new in range(41):
+        for old in range(new + 1):
+            proof = prove_consistency(nodes_of(leaves), old, new)
+            check(old, new, proof, leaves)
+            if old == 0:
+                continue
+            with pytest.raises(VerificationError):
+                check(old, new, proof, leaves, old_root=root_of(other[:old]))
+            if old == new:
+                continue
+            with pytest.raises(VerificationError):
+                check(old, new, proof, leaves, new_root=root_of([*leaves[: new - 1], other[0]]))
+            with pytest.raises(VerificationError):
+                check(old, new, proof[:-1], leaves)
+            with pytest.raises(VerificationError):
+                check(old, new, [*proof, proof[0] if proof else EMPTY_ROOT], leaves)
+
+
+def test_a_log_that_shrank_or_has_no_such_past():
+    leaves = [hash_leaf(bytes([number])) for number in range(5)]
+    with pytest.raises(VerificationError, match="shrank from 5 entries to 3"):
+        check(5, 3, [], leaves)
+    with pytest.raises(VerificationError, match="missing"):
+        check(3, 5, [], leaves)
+    with pytest.raises(VerificationError, match="one size that differ"):
+        check(3, 3, [], leaves, new_root=EMPTY_ROOT)
+    with pytest.raises(VerificationError, match="one size that differ"):
+        check(0, 3, [], leaves, old_root=leaves[0])
+    for old, new in ((-1, 3), (4, 3)):
+        with pytest.raises(ValueError, match="no tree of"):
+            prove_consistency(nodes_of(leaves), old, new)
