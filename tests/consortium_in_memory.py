@@ -42,6 +42,7 @@ torch.set_num_threads(1)  # as the agent does
 NOW_S = 1_800_000_000.0
 NAME = "glass"
 RUN = "small-1"
+LEAD = Ed25519Signer(b"\x01" * 32)
 PATIENCE = Patience(offer_s=30.0, round_s=30.0, close_s=30.0)
 
 PLAN = """
@@ -150,10 +151,16 @@ class Firm:
     def __post_init__(self) -> None:
         self._open()
 
+    @property
+    def identity(self) -> Identity:
+        return Identity(
+            firm=self.name, consortium=NAME, signer=self.signer, lead_key=LEAD.public_key
+        )
+
     def _open(self) -> None:
         self.ledger = Ledger(self.root / "ledger.sqlite")
         self.participant = Participant(
-            identity=Identity(firm=self.name, consortium=NAME, signer=self.signer),
+            identity=self.identity,
             policy=lambda: self.policy,
             ledger=self.ledger,
             memberships=self.memberships,
@@ -208,7 +215,7 @@ class Consortium:
         self.terms = terms
         self.encoded = terms.encode()
         self.now_s = NOW_S
-        self.lead = Ed25519Signer(b"\x01" * 32)
+        self.lead = LEAD
         names = [f"firm-{letter}" for letter in "abcdefgh"[:firms]]
         signers = {name: Ed25519Signer(bytes([10 + at] * 32)) for at, name in enumerate(names)}
         recovery_keys = {name: signers[name].public_key[::-1] for name in names}

@@ -14,6 +14,7 @@ from greylag_client.ledger import Debit, Ledger
 from greylag_client.page.source import House
 from greylag_client.page.view import Connection
 from greylag_client.policy import read_policy
+from greylag_client.witness import Sight
 from greylag_protocols import log
 from greylag_protocols.accounting import POISSON_GAUSSIAN
 from greylag_protocols.log import ChainTip
@@ -67,7 +68,9 @@ class Office:
             )
             for at in range(1, charged + 1):
                 ledger.debit(
-                    Debit(run=terms.run_id, round_number=at, attempt=at, roster=roster),
+                    Debit(
+                        run=terms.run_id, round_number=at, attempt=at, roster=roster, sight=Sight()
+                    ),
                     policy=policy,
                     now_s=self.lead.now_s + at,
                     sign=lambda tip, at=at: log.sign_receipt(

@@ -137,7 +137,10 @@ def run_agent(root: Path, port: int, firm: str, seed: bytes) -> None:
         here, lead_key=(root / "lead.key").read_bytes(), consortium=(root / "name").read_text()
     )
     identity = Identity(
-        firm=firm, consortium=(root / "name").read_text(), signer=Ed25519Signer(seed)
+        firm=firm,
+        consortium=(root / "name").read_text(),
+        signer=Ed25519Signer(seed),
+        lead_key=(root / "lead.key").read_bytes(),
     )
     speaker = Participant(
         identity=identity,

@@ -8,8 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from consortium_in_memory import Consortium, Firm
+from consortium_in_memory import NAME, NOW_S, Consortium, Firm
+from greylag_client.participant import Participant
+from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.keys import prove_batch
+from greylag_protocols.log_view import LogView, choose_cosigners, show_log
+from greylag_protocols.merkle import hash_leaf, root_of
 from greylag_protocols.messages import (
     Accepted,
     Ask,
@@ -22,7 +26,9 @@ from greylag_protocols.messages import (
     Seen,
     SignedBatch,
 )
+from greylag_protocols.notes import cosign
 from greylag_protocols.parsing import parse_firm_message
+from greylag_protocols.round import roster_keys_digest
 from greylag_protocols.signing import parse_statement
 
 ALL = ("firm-a", "firm-b", "firm-c", "firm-d")
@@ -35,6 +41,7 @@ class Lead:
         self.consortium = consortium
         self.run = consortium.terms.run_id
         self.batches: dict[str, tuple[SignedBatch, int]] = {}
+        self.log_size = 10
         self.weights = np.zeros(consortium.terms.dimension, dtype=np.float32)
 
     @property
@@ -48,8 +55,31 @@ class Lead:
             seen=0,
             terms=self.consortium.encoded,
             membership=self.consortium.signed,
+            log=self.view(self.log_size),
         )
         return replace(offer, **changes)
+
+    def view(self, size: int, *, last: str = "") -> LogView:
+        """A log of so many entries, shown from the first on; the last can be another one."""
+        leaves = [hash_leaf(str(number).encode()) for number in range(size)]
+        if last:
+            leaves[-1] = hash_leaf(last.encode())
+        checkpoint = Checkpoint(origin=NAME, size=size, root=root_of(leaves))
+        return show_log(self.consortium.lead, checkpoint, leaves)
+
+    def with_words(self, message: Round, participant: Participant | None = None) -> Round:
+        """The message with the cosignatures that a firm wants to see: of firms that saw the log as
+        it did at the last attempt that it answered."""
+        participant = participant or self.victim.participant
+        session = participant._sessions.get(self.run)
+        account = participant._ledger.account(self.run)
+        if session is None or session.last_log is None or account is None:
+            return replace(message, cosigned=0, cosignatures=())
+        last, firms = session.last_log, self.consortium.firms
+        both = [name for name in message.roster if name in account.roster]
+        chosen = choose_cosigners(both, context=roster_keys_digest(message.keys))
+        words = tuple(cosign(firms[name].signer, last, time_s=int(NOW_S)) for name in chosen)
+        return replace(message, cosigned=last.size, cosignatures=words)
 
     def enter(self, *names: str, next_attempt: int = 1) -> "Lead":
         """Offer the run to firms and take their keys."""
@@ -95,12 +125,14 @@ class Lead:
             name: prove_batch(batch.keys, first)[1][attempt - first]
             for name, (batch, first) in self.batches.items()
         }
-        return Round(
+        self.log_size = max(self.log_size, 10 + attempt)
+        message = Round(
             run=self.run,
             round_number=attempt if round_number is None else round_number,
             attempt=attempt,
-            log_size=10 + attempt,
-            log_root=bytes([attempt] * 32),
+            log=self.view(self.log_size),
+            cosigned=0,
+            cosignatures=(),
             roster=tuple(roster),
             seen=tuple(0 for _ in roster),
             keys=tuple(keys[name] for name in roster),
@@ -108,6 +140,7 @@ class Lead:
             batches=tuple(self.batches[name][0].statement for name in roster),
             weights=self.weights,
         )
+        return self.with_words(message)
 
     def answered(self, message: Round) -> Contribution:
         reply = self.victim.participant.handle(message)

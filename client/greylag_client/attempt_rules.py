@@ -24,14 +24,15 @@ def check_progress(session: Session, account: RunAccount, message: Round, *, now
     terms = session.terms
     if now_s >= session.membership.expires_s:
         raise VerificationError(
-            f"membership epoch {session.membership.epoch} has expired; approve a newer one"
+            f"membership epoch {session.membership.epoch} has expired; approve a newer one with "
+            "`greylag-client members DIR --approve DIGEST`, or ask the lead to issue one"
         )
     if not 1 <= message.round_number <= terms.training.rounds:
         raise VerificationError(f"round {message.round_number} is outside the terms")
     if message.attempt not in session.keys:
         raise VerificationError(f"no one-time key for attempt {message.attempt} is left")
-    if message.round_number < account.last_round or message.log_size < session.log_size:
-        raise VerificationError("the run goes backwards: an earlier round or a shorter log")
+    if message.round_number < account.last_round:
+        raise VerificationError("the run goes backwards: an earlier round")
     weights = message.weights
     if weights.shape != (terms.dimension,) or not np.all(np.abs(weights) <= MAX_WEIGHT):
         raise VerificationError("the weights have another shape or are out of range")
@@ -52,17 +53,22 @@ def check_roster(
     if firm not in firms:
         raise VerificationError("this firm is not in the roster that it was sent")
     if len(firms) < max(privacy.min_firms, policy.min_firms):
-        raise VerificationError(f"a roster of {len(firms)} firms is too small")
+        raise VerificationError(
+            f"a roster of {len(firms)} firms is too small (min_firms is {privacy.min_firms} in the "
+            f"terms, {policy.min_firms} in policy.toml); this firm goes on by itself when more are "
+            "there"
+        )
     if lost := revoked & set(firms):
         raise VerificationError(
             f"{', '.join(sorted(lost))}: identity revoked with the recovery key; whoever holds the "
-            "old key could sit in this roster"
+            "old key could sit in this roster. Ask the lead for a member list without that key"
         )
     together = session.membership.coalition(firms)  # raises for a firm that is no member
     if together > privacy.max_colluding:
         raise VerificationError(
             f"the lead and one operator run {together} firms of the roster, the noise "
-            f"survives only max_colluding = {privacy.max_colluding} of {terms.run_id}"
+            f"survives only max_colluding = {privacy.max_colluding} of {terms.run_id}. The lead "
+            "must leave some of them out, or make a plan with a larger max_colluding"
         )
     policy.check_company(session.membership, firms)
     before, now = set(account.roster), set(firms)
@@ -72,7 +78,8 @@ def check_roster(
         return
     if account.roster_changes >= policy.max_roster_changes:
         raise RefusedError(
-            f"max_roster_changes = {policy.max_roster_changes} is used up",
+            f"policy.toml: max_roster_changes = {policy.max_roster_changes} is used up for this "
+            "run, which this firm now sits out; to go on, raise it in policy.toml",
             refusal_class="policy",
         )
     if now - before and (round_number - 1) % REJOIN_EVERY:

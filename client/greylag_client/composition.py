@@ -11,11 +11,11 @@ from greylag_protocols.membership import Membership, SignedMembership
 
 from greylag_client.data_files import FirmData
 from greylag_client.firm import FirmDirectory
+from greylag_client.identity import identity_of
 from greylag_client.ledger import Ledger
 from greylag_client.masks import PairwiseMasks
 from greylag_client.participant import Participant
 from greylag_client.pause import current_policy
-from greylag_client.session import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,6 @@ class _Approvals:
 
     def store_revocation(self, envelope: bytes, membership: Membership) -> None:
         self.firm.memberships.store_revocation(envelope, membership)
-
-
-def identity_of(firm: FirmDirectory) -> Identity:
-    """Who speaks for a firm's directory."""
-    settings = firm.settings
-    return Identity(firm=settings.firm, consortium=settings.consortium, signer=firm.signer)
 
 
 def make_participant(firm: FirmDirectory, *, approve: str | None = None) -> Participant:

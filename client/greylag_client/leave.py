@@ -63,10 +63,9 @@ def leave(firm: FirmDirectory, *, now_s: float) -> LeaveResult:
 
 def _close_runs(firm: FirmDirectory) -> tuple[str, ...]:
     from greylag_client.closing import close_run
-    from greylag_client.session import Identity
+    from greylag_client.identity import identity_of
 
-    settings, ledger = firm.settings, Ledger(firm.ledger_path)
-    identity = Identity(firm=settings.firm, consortium=settings.consortium, signer=firm.signer)
+    ledger, identity = Ledger(firm.ledger_path), identity_of(firm)
     runs = tuple(item.run for item in ledger.accounts() if not item.closed)
     for run in runs:
         close_run(ledger, identity, run)

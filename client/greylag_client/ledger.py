@@ -7,6 +7,7 @@ together is ``budget``'s affair.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from greylag_client.ledger_file import LedgerFile
 from greylag_client.peer_notes import PeerNotes
 from greylag_client.policy import Policy
 from greylag_client.refusals import Refusals
+from greylag_client.witness import Sight, Witness
 
 YEAR_S = 365 * 24 * 3600
 
@@ -65,12 +67,13 @@ class RunAccount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Debit:
-    """What one attempt changes in a run's account."""
+    """What one attempt changes in a run's account, and what is then seen of the lead's log."""
 
     run: str
     round_number: int
     attempt: int
     roster: tuple[str, ...]
+    sight: Sight
 
 
 class Ledger:
@@ -78,19 +81,22 @@ class Ledger:
 
     Args:
         path: the SQLite file, or ``:memory:`` (only the lab's simulation keeps nothing).
+        copied: work on a copy in memory; the file is only read.
 
     Attributes:
         datasets: names, budgets and marks of the firm's data sets.
         peers: how far other firms' ledgers were.
         refusals: what was refused here and why.
+        witness: what was seen of the lead's log.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self._file = LedgerFile(path)
+    def __init__(self, path: Path | str, *, copied: bool = False) -> None:
+        self._file = LedgerFile(path, copied=copied)
         self._db = self._file.db
         self.datasets = Datasets(self._file)
         self.peers = PeerNotes(self._file)
         self.refusals = Refusals(self._file)
+        self.witness = Witness(self._file)
 
     def close_file(self) -> None:
         """Close the database."""
@@ -143,7 +149,7 @@ class Ledger:
         Raises:
             BudgetExceededError: none does; names the limit of the last one.
         """
-        fitting, refused = [], BudgetExceededError("no data set of this firm fits the plan")
+        fitting, refused = [], BudgetExceededError("no data set fits; see: greylag-client data")
         for name in names:
             try:
                 self._check_limits([name], _new_charge(terms, [name]), policy, now_s)
@@ -232,12 +238,16 @@ class Ledger:
                     refusal_class="protocol",
                 )
             if account.charged >= account.max_attempts:
-                raise BudgetExceededError(f"all {account.max_attempts} attempts are used up")
+                raise BudgetExceededError(
+                    f"all {account.max_attempts} attempts are used up; to train on, the lead needs "
+                    "a new run, with a budget of its own"
+                )
             self._check_limits(
                 account.datasets, account.charge(now_s), policy, now_s, run=debit.run
             )
             changed = bool(account.roster) and account.roster != debit.roster
             self._append(debit.run, sign)
+            self.witness.keep(debit.sight)
             self._db.execute(
                 "UPDATE runs SET charged = charged + 1, last_s = ?, last_attempt = ?, "
                 "last_round = ?, roster = ?, roster_changes = roster_changes + ? WHERE run = ?",
@@ -250,6 +260,12 @@ class Ledger:
                     debit.run,
                 ),
             )
+
+    def keep_sight(self, sight: Sight) -> None:
+        """Remember what was seen of the lead's log."""
+        if sight != self.witness.sight():
+            with self._file.transaction():
+                self.witness.keep(sight)
 
     def close_run(self, run: str, sign: SignEntry) -> None:
         """Write the closed entry: the reservation ends, the run id is refused for ever."""
@@ -271,6 +287,20 @@ class Ledger:
             "INSERT INTO entries (seq, run, envelope) VALUES (?, ?, ?)",
             (tip.seq + 1, run, sign(tip)),
         )
+
+
+@contextmanager
+def copied_ledger(path: Path) -> Iterator[Ledger]:
+    """A copy of a firm's ledger, to be looked at or played with; also from a read-only disk.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    ledger = Ledger(path, copied=True)
+    try:
+        yield ledger
+    finally:
+        ledger.close_file()
 
 
 def _new_charge(terms: Terms, datasets: Iterable[str]) -> Charge:

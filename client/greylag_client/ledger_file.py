@@ -5,12 +5,12 @@ Write-ahead log and ``synchronous=FULL``: when a transaction's block ends, the d
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from greylag_protocols.errors import ConfigError, RefusedError
 
-VERSION = 2  # of the tables; a file of another version is refused
+VERSION = 3  # of the tables; a file of another version is refused
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -64,6 +64,13 @@ CREATE TABLE IF NOT EXISTS peers (
     seq INTEGER NOT NULL,
     head BLOB NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS lead_log (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    size INTEGER NOT NULL,
+    peaks BLOB NOT NULL,
+    own INTEGER NOT NULL,
+    signature BLOB NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS refusals (
     number INTEGER PRIMARY KEY,
     run TEXT NOT NULL,
@@ -81,14 +88,18 @@ class LedgerFile:
 
     Args:
         path: the SQLite file, or ``:memory:`` (only the lab's simulation keeps nothing).
+        copied: open a copy in memory; the file is only read, and there need not be one.
 
     Raises:
         ConfigError: it was made by another version, or is no SQLite file.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.db = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
+    def __init__(self, path: Path | str, *, copied: bool = False) -> None:
+        where = ":memory:" if copied else path
+        self.db = sqlite3.connect(where, isolation_level=None, timeout=5, check_same_thread=False)
         try:
+            if copied:
+                _copy(Path(path), self.db)
             self._prepare(path)
         except sqlite3.DatabaseError as error:
             self.db.close()
@@ -133,6 +144,22 @@ class LedgerFile:
                 "or end the other program that holds the file, then start the agent again",
                 refusal_class="protocol",
             ) from None
+
+
+def _copy(path: Path, into: sqlite3.Connection) -> None:
+    """What a file and its write-ahead log hold; nothing is written beside it, not even by SQLite.
+
+    ``immutable`` would leave the log out, and with it the last debits. A log without its index,
+    which a disk put back from a backup may have, needs a disk that can be written.
+    """
+    if not path.exists():
+        return
+    mode = "immutable=1"
+    with suppress(FileNotFoundError):
+        if path.with_name(path.name + "-wal").stat().st_size:
+            mode = "mode=ro"
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as source:
+        source.backup(into)
 
 
 def _statements(script: str) -> Iterator[str]:

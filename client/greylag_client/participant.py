@@ -44,6 +44,7 @@ from greylag_protocols.messages import (
     Refusal,
     Round,
     Seen,
+    Show,
 )
 from greylag_protocols.peers import Seen as SeenStatement
 from greylag_protocols.peers import count_peers
@@ -55,9 +56,11 @@ from greylag_client.attempt_rules import check_keys, check_progress, check_roste
 from greylag_client.closing import close_run
 from greylag_client.contribution import make_vector
 from greylag_client.ledger import Debit, Ledger, RunAccount
+from greylag_client.log_watch import LogWatch, check_cosignatures
 from greylag_client.masks import Masker
 from greylag_client.policy import Policy, ReadPolicy
 from greylag_client.session import DataSource, Identity, LoadedData, Memberships, Session
+from greylag_client.witness import Sight
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +104,7 @@ class Participant:
         self._masker = masker
         self._entropy = entropy
         self._clock = clock
+        self._watch = LogWatch(identity, ledger, clock)
         self._sessions: dict[str, Session] = {}
         self._nonce = entropy(NONCE_BYTES).hex()  # of this start
         # The largest max_colluding for which enough peers confirmed this ledger since this start.
@@ -115,6 +119,8 @@ class Participant:
                 return self._vouch(message)
             if isinstance(message, Round):
                 return self._contribute(message)
+            if isinstance(message, Show):
+                return self._watch.show(message)
             return self._close(message)
         except GreylagError as error:
             refusal_class = _refusal_class(error)
@@ -148,16 +154,18 @@ class Participant:
         terms, digest = parse_terms(offer.terms), terms_digest(offer.terms)
         membership = self._approved_membership(offer, terms.privacy.max_colluding)
         if terms.consortium != identity.consortium or terms.run_id != offer.run:
-            raise VerificationError("the terms are of another consortium or run")
+            raise VerificationError("the terms are of another consortium or run; tell the lead")
         account = self._ledger.account(offer.run)
         if account is not None and account.closed:
             raise RefusedError("this run was closed here for ever", refusal_class="protocol")
         if account is not None and account.terms != offer.terms:
-            raise VerificationError("other terms were accepted under this run id before")
+            raise VerificationError("other terms were accepted under this run id; tell the lead")
         # Also for a run under way: the firm may have changed its mind since.
         policy = self._allow(terms)
-        if not self._peers_agree(offer, membership, terms.privacy.max_colluding):
-            return Asking(run=offer.run, nonce=self._nonce)
+        agreed = self._peers_agree(offer, membership, terms.privacy.max_colluding)
+        if not agreed or offer.log.first > self._watch.size:
+            return Asking(run=offer.run, nonce=self._nonce, log_size=self._watch.size)
+        sight = self._watch.look(offer.log, held=offer.seen)
         if account is None:
             names = self._ledger.affordable(
                 self._data.fitting(terms), terms, policy=policy, now_s=self._clock()
@@ -179,7 +187,14 @@ class Participant:
             first=max(offer.next_attempt, last + 1, 1),
             entropy=self._entropy,
         )
-        return Accepted(run=offer.run, entries=self._ledger.entries_after(offer.seen), batch=batch)
+        self._ledger.keep_sight(sight)
+        return Accepted(
+            run=offer.run,
+            log_size=sight.edge.size,
+            cosignature=self._watch.cosign(sight),
+            entries=self._ledger.entries_after(offer.seen),
+            batch=batch,
+        )
 
     def _allow(self, terms: Terms) -> Policy:
         """The policy as it stands now, which allows these terms at this hour."""
@@ -292,7 +307,8 @@ class Participant:
         account = self._ledger.account(message.run)
         if session is None or account is None or account.closed:
             raise RefusedError(
-                "no open session for this run (the agent was restarted?); an offer is needed",
+                "no open session for this run (the agent was restarted?); an offer is needed, and "
+                "the lead makes one by itself",
                 refusal_class="protocol",
             )
         attempt = message.attempt_under(session.digest, origin=session.terms.consortium)
@@ -302,9 +318,10 @@ class Participant:
         policy = self._allow(session.terms)
         self._check(session, account, message, attempt, policy)
         own = attempt.firms.index(self._identity.firm)
+        sight = self._watch.look(message.log, held=message.seen[own])
         private, secret = session.take_key(message.attempt)
         apply_masks = self._masker.agree(private, attempt.roster, own, context)
-        self._debit(session, account, attempt, context, policy)
+        self._debit(session, account, attempt, context, sight, policy)
         # From here on nothing about the data may show: no refusal, no failure.
         vector = make_vector(
             session.terms,
@@ -327,11 +344,12 @@ class Participant:
             run=message.run,
             attempt=message.attempt,
             vector=vector,
+            cosignature=self._watch.cosign(sight),
             entries=self._ledger.entries_after(message.seen[own]),
             batch=batch,
         )
         session.last_context, session.last_reply = context, reply
-        session.log_size = message.log_size
+        session.last_log = attempt.checkpoint
         return reply
 
     def _check(
@@ -351,13 +369,14 @@ class Participant:
         self._ledger.peers.note({name: batch.facts.tip for name, batch in batches.items()})
         session.batches.update(batches)
         check_keys(session, attempt, firm=firm)
-        own = attempt.firms.index(firm)
-        if message.seen[own] > self._ledger.tip().seq:
-            raise VerificationError(
-                "the log holds entries of this firm that its ledger lacks: the ledger was "
-                "restored from an old copy. Put the latest one back; a firm that has lost it can "
-                "only join again as a new member"
-            )
+        check_cosignatures(
+            message,
+            attempt,
+            last=session.last_log,
+            last_round=account.last_round,
+            last_roster=account.roster,
+            membership=session.membership,
+        )
 
     def _debit(
         self,
@@ -365,6 +384,7 @@ class Participant:
         account: RunAccount,
         attempt: Attempt,
         context: bytes,
+        sight: Sight,
         policy: Policy,
     ) -> None:
         identity, event_type = self._identity, session.terms.mechanism.event_type
@@ -374,6 +394,7 @@ class Participant:
                 round_number=attempt.round_number,
                 attempt=attempt.attempt,
                 roster=attempt.firms,
+                sight=sight,
             ),
             policy=policy,
             now_s=self._clock(),

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 from greylag_protocols import masking
+from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.keys import MAX_BATCH, VerifiedBatch, sign_batch
 from greylag_protocols.log import ChainTip
 from greylag_protocols.membership import Membership, SignedMembership
@@ -95,11 +96,12 @@ class OneTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who this firm is."""
+    """Who this firm is, and whose log it watches (``lead_key``: Ed25519, 32 bytes)."""
 
     firm: str
     consortium: str
     signer: Signer
+    lead_key: bytes
 
 
 @dataclass(slots=True)
@@ -128,7 +130,7 @@ class Session:
     engine: ClippedSums
     keys: dict[int, OneTimeKey] = field(default_factory=dict)
     batches: dict[str, VerifiedBatch] = field(default_factory=dict)
-    log_size: int = 0
+    last_log: Checkpoint | None = None  # that the last attempt answered was bound to
     last_context: bytes = b""
     last_reply: Contribution | None = None
 

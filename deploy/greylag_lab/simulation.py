@@ -184,7 +184,7 @@ def _answer(
         max_parameters=terms.dimension,
     )
     participant = Participant(
-        identity=Identity(firm=name, consortium=CONSORTIUM, signer=signer),
+        identity=Identity(firm=name, consortium=CONSORTIUM, signer=signer, lead_key=lead_key),
         policy=lambda: policy,
         ledger=Ledger(":memory:"),
         memberships=_Everybody(lead_key),

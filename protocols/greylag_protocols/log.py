@@ -5,6 +5,7 @@ Entries are DSSE envelopes of in-toto statements, in one append-only RFC 9162 tr
     terms/v1, membership/v1      the lead: what a run is, who belongs
     start/v1                     the lead: whose acceptances seed the first weights
     round/v1, void/v1            the lead: an attempt and how it ended, every firm's (seq, head)
+    restart/v1                   the lead: a half-done run is taken up by a new process
     release/v1                   the lead: the model that came out
     acceptance/v1                a firm: it agrees to terms, before its first receipt
     receipt/v1                   a firm: it charged its budget and answered in this context
@@ -32,6 +33,7 @@ TERMS_KIND = "terms/v1"
 START_KIND = "start/v1"
 ROUND_KIND = "round/v1"
 VOID_KIND = "void/v1"
+RESTART_KIND = "restart/v1"
 RELEASE_KIND = "release/v1"
 ACCEPTANCE_KIND = "acceptance/v1"
 RECEIPT_KIND = "receipt/v1"

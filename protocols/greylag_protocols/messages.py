@@ -1,12 +1,15 @@
 """What travels between coordinator and firms: one frame each. ``parsing`` reads them.
 
-    coordinator -> firm   Offer, Ask, Round, Close
-    firm -> coordinator   Asking, Seen, Accepted, Contribution, Closed, Refusal
+    coordinator -> firm   Offer, Ask, Round, Close, Show
+    firm -> coordinator   Asking, Seen, Accepted, Contribution, Closed, Cosigned, Refusal
 
 An ``Offer`` to a firm that has just started is answered by ``Asking``: other firms are to say what
 they saw of it (``peers``). ``Ask`` takes the question to them, ``Seen`` brings their words, and the
 next ``Offer`` hands them over. A ``Round`` is the one message down and a ``Contribution`` the one
 message up per attempt; key batches ride along when the old ones run out.
+
+``Offer``, ``Round`` and ``Show`` (which asks for nothing else) show how the log grew, and answers
+to them carry the firm's cosignature (72 bytes) on what was shown.
 """
 
 from dataclasses import dataclass
@@ -14,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.encoding import pack_frame
 from greylag_protocols.errors import RefusalClass
+from greylag_protocols.log_view import LogView
 from greylag_protocols.membership import SignedMembership
 from greylag_protocols.optimiser import model_digest
 from greylag_protocols.round import Attempt, RosterKey
@@ -44,6 +47,7 @@ class Offer:
     seen: int
     terms: bytes
     membership: SignedMembership
+    log: LogView
     peers: tuple[bytes, ...] = ()
     statements: tuple[bytes, ...] = ()
 
@@ -55,7 +59,8 @@ class Offer:
             "seen": self.seen,
             "peers": len(self.peers),
         }
-        fixed = [self.terms, self.membership.document, self.membership.statement]
+        signed = self.membership
+        fixed = [self.terms, signed.document, signed.statement, self.log.blob()]
         return pack_frame(header, [*fixed, *self.peers, *self.statements])
 
 
@@ -84,13 +89,16 @@ class Round:
 
     ``seen[i]`` is the last chain entry held of the ``i``-th firm; ``batches`` are the signed roots
     that this roster's keys stand under, sent whenever one of them is new to somebody.
+    ``cosignatures`` are those of ``log_view.choose_cosigners`` on the log's state of ``cosigned``
+    entries, which the attempt before was bound to (0: there was none).
     """
 
     run: str
     round_number: int
     attempt: int
-    log_size: int
-    log_root: bytes
+    log: LogView
+    cosigned: int
+    cosignatures: tuple[bytes, ...]
     roster: tuple[str, ...]
     seen: tuple[int, ...]
     keys: tuple[bytes, ...]
@@ -104,15 +112,15 @@ class Round:
             "run": self.run,
             "round": self.round_number,
             "attempt": self.attempt,
-            "log_size": self.log_size,
-            "log_root": self.log_root.hex(),
+            "cosigned": self.cosigned,
             "roster": list(self.roster),
             "seen": list(self.seen),
             "proof_sizes": [len(proof) for proof in self.proofs],
         }
         proofs = b"".join(step for proof in self.proofs for step in proof)
-        weights = self.weights.astype("<f4").tobytes()
-        return pack_frame(header, [weights, b"".join(self.keys), proofs, *self.batches])
+        weights, words = self.weights.astype("<f4").tobytes(), b"".join(self.cosignatures)
+        fixed = [weights, b"".join(self.keys), proofs, self.log.blob(), words]
+        return pack_frame(header, [*fixed, *self.batches])
 
     def attempt_under(self, terms: bytes, *, origin: str) -> Attempt:
         """The attempt that this message is about, under terms with the digest ``terms``."""
@@ -122,7 +130,7 @@ class Round:
             round_number=self.round_number,
             attempt=self.attempt,
             model=model_digest(self.weights),
-            checkpoint=Checkpoint(origin=origin, size=self.log_size, root=self.log_root),
+            checkpoint=self.log.checkpoint(origin),
             roster=tuple(
                 RosterKey(firm=firm, key=key, proof=proof)
                 for firm, key, proof in zip(self.roster, self.keys, self.proofs, strict=True)
@@ -142,14 +150,29 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Show:
+    """The coordinator shows its log outside of a run's messages; ``run`` is the last one."""
+
+    run: str
+    log: LogView
+
+    def encode(self) -> bytes:
+        return pack_frame({"kind": "show", "run": self.run}, [self.log.blob()])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """A firm that has just started wants other firms' words about it, under its nonce (hex)."""
+    """A firm that has just started wants other firms' words about it, under its nonce (hex), and
+    to be shown the log from ``log_size`` entries on."""
 
     run: str
     nonce: str
+    log_size: int
 
     def encode(self) -> bytes:
-        return pack_frame({"kind": "asking", "run": self.run, "nonce": self.nonce})
+        return pack_frame(
+            {"kind": "asking", "run": self.run, "nonce": self.nonce, "log_size": self.log_size}
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,16 +188,25 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A firm takes part: its chain entries since ``seen`` (the acceptance among them) and keys."""
+    """A firm takes part: its chain entries since ``seen`` (the acceptance among them) and keys.
+    It was shown ``log_size`` entries of the log."""
 
     run: str
+    log_size: int
+    cosignature: bytes
     entries: tuple[bytes, ...]
     batch: SignedBatch
 
     def encode(self) -> bytes:
+        header = {"log_size": self.log_size, "entries": len(self.entries)}
         return pack_frame(
-            {"kind": "accepted", "run": self.run, "entries": len(self.entries)},
-            [*self.entries, self.batch.statement, b"".join(self.batch.keys)],
+            {"kind": "accepted", "run": self.run, **header},
+            [
+                self.cosignature,
+                *self.entries,
+                self.batch.statement,
+                b"".join(self.batch.keys),
+            ],
         )
 
 
@@ -185,6 +217,7 @@ class Contribution:
     run: str
     attempt: int
     vector: NDArray[np.uint32]
+    cosignature: bytes
     entries: tuple[bytes, ...]
     batch: SignedBatch | None
 
@@ -196,7 +229,8 @@ class Contribution:
             "attempt": self.attempt,
             "entries": len(self.entries),
         }
-        return pack_frame(header, [self.vector.astype("<u4").tobytes(), *self.entries, *new])
+        fixed = [self.vector.astype("<u4").tobytes(), self.cosignature]
+        return pack_frame(header, [*fixed, *self.entries, *new])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +247,20 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cosigned:
+    """A firm saw the log at ``log_size`` entries. Without a cosignature it was not shown what came
+    after those."""
+
+    run: str
+    log_size: int
+    cosignature: bytes
+
+    def encode(self) -> bytes:
+        header = {"kind": "cosigned", "run": self.run, "log_size": self.log_size}
+        return pack_frame(header, [self.cosignature])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """A firm declines; the class is all that it tells."""
 
@@ -225,5 +273,5 @@ class Refusal:
         return pack_frame(header, [self.statement])
 
 
-FirmMessage = Asking | Seen | Accepted | Contribution | Closed | Refusal
-CoordinatorMessage = Offer | Ask | Round | Close
+FirmMessage = Asking | Seen | Accepted | Contribution | Closed | Cosigned | Refusal
+CoordinatorMessage = Offer | Ask | Round | Close | Show

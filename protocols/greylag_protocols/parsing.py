@@ -15,6 +15,7 @@ from pydantic import Field
 from greylag_protocols.encoding import EXACT_INT, parse_as, parse_frame
 from greylag_protocols.errors import ConfigError, RefusalClass, VerificationError
 from greylag_protocols.keys import KEY_BYTES, MAX_BATCH
+from greylag_protocols.log_view import cosignatures_of, parse_view
 from greylag_protocols.membership import Hex32, Name, SignedMembership
 from greylag_protocols.messages import (
     Accepted,
@@ -24,13 +25,16 @@ from greylag_protocols.messages import (
     Closed,
     Contribution,
     CoordinatorMessage,
+    Cosigned,
     FirmMessage,
     Offer,
     Refusal,
     Round,
     Seen,
+    Show,
     SignedBatch,
 )
+from greylag_protocols.notes import COSIGNATURE_BYTES
 from greylag_protocols.terms import STRICT
 
 HASH_BYTES = 32
@@ -63,10 +67,11 @@ class _AskingHeader:
     __pydantic_config__ = STRICT
     run: str
     nonce: Hex32
+    log_size: Index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _SeenHeader:
+class _RunHeader:
     __pydantic_config__ = STRICT
     run: str
 
@@ -77,8 +82,7 @@ class _RoundHeader:
     run: str
     round: Index
     attempt: Index
-    log_size: Index
-    log_root: Hex32
+    cosigned: Index
     roster: Names
     seen: Counts
     proof_sizes: Counts
@@ -89,6 +93,21 @@ class _CloseHeader:
     __pydantic_config__ = STRICT
     run: str
     seen: Index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CosignedHeader:
+    __pydantic_config__ = STRICT
+    run: str
+    log_size: Index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AcceptedHeader:
+    __pydantic_config__ = STRICT
+    run: str
+    log_size: Index
+    entries: Index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +141,9 @@ def parse_coordinator_message(data: bytes) -> CoordinatorMessage:
     kind, header, blobs = _open(data)
     if kind == "offer":
         offer = _header(_OfferHeader, header)
-        terms, document, statement = _exactly(blobs[:3], 3)
-        peers, statements = _entries(blobs[3:], offer.peers)
-        if len(blobs) > 3 + 3 * MAX_ROSTER:
+        terms, document, statement, view = _exactly(blobs[:4], 4)
+        peers, statements = _entries(blobs[4:], offer.peers)
+        if len(blobs) > 4 + 3 * MAX_ROSTER:
             raise VerificationError("an offer with more statements than there can be firms")
         return Offer(
             run=offer.run,
@@ -132,6 +151,7 @@ def parse_coordinator_message(data: bytes) -> CoordinatorMessage:
             seen=offer.seen,
             terms=bytes(terms),
             membership=SignedMembership(document=bytes(document), statement=bytes(statement)),
+            log=parse_view(bytes(view)),
             peers=peers,
             statements=tuple(bytes(blob) for blob in statements),
         )
@@ -145,14 +165,18 @@ def parse_coordinator_message(data: bytes) -> CoordinatorMessage:
         close = _header(_CloseHeader, header)
         _exactly(blobs, 0)
         return Close(run=close.run, seen=close.seen)
+    if kind == "show":
+        show = _header(_RunHeader, header)
+        (view,) = _exactly(blobs, 1)
+        return Show(run=show.run, log=parse_view(bytes(view)))
     if kind == "round":
         return _parse_round(_header(_RoundHeader, header), blobs)
     raise VerificationError(f"unknown message kind {kind!r}")
 
 
 def _parse_round(header: _RoundHeader, blobs: list[memoryview]) -> Round:
-    if len(blobs) < 3 or len(blobs) > 3 + MAX_ROSTER:
-        raise VerificationError("a round needs weights, keys and proofs")
+    if len(blobs) < 5 or len(blobs) > 5 + MAX_ROSTER:
+        raise VerificationError("a round needs weights, keys, proofs, a log and cosignatures")
     members = len(header.roster)
     if len(header.seen) != members or len(header.proof_sizes) != members:
         raise VerificationError("a round's lists do not match its roster")
@@ -170,13 +194,14 @@ def _parse_round(header: _RoundHeader, blobs: list[memoryview]) -> Round:
         run=header.run,
         round_number=header.round,
         attempt=header.attempt,
-        log_size=header.log_size,
-        log_root=bytes.fromhex(header.log_root),
+        log=parse_view(bytes(blobs[3])),
+        cosigned=header.cosigned,
+        cosignatures=cosignatures_of(bytes(blobs[4])),
         roster=header.roster,
         seen=header.seen,
         keys=tuple(keys),
         proofs=tuple(proofs),
-        batches=tuple(bytes(blob) for blob in blobs[3:]),
+        batches=tuple(bytes(blob) for blob in blobs[5:]),
         weights=_words(blobs[0]).view("<f4"),
     )
 
@@ -202,32 +227,53 @@ def parse_firm_message(data: bytes) -> FirmMessage:
     if kind == "asking":
         asking = _header(_AskingHeader, header)
         _exactly(blobs, 0)
-        return Asking(run=asking.run, nonce=asking.nonce)
+        return Asking(run=asking.run, nonce=asking.nonce, log_size=asking.log_size)
     if kind == "seen":
-        seen = _header(_SeenHeader, header)
+        seen = _header(_RunHeader, header)
         if len(blobs) > MAX_ROSTER:
             raise VerificationError("more statements than there can be firms")
         return Seen(run=seen.run, statements=tuple(bytes(blob) for blob in blobs))
-    if kind not in ("accepted", "contribution", "closed"):
-        raise VerificationError(f"unknown message kind {kind!r}")
     if kind == "contribution":
         return _parse_contribution(_header(_ContributionHeader, header), blobs)
-    facts = _header(_EntriesHeader, header)
-    entries, rest = _entries(blobs, facts.entries)
+    if kind == "accepted":
+        return _parse_accepted(_header(_AcceptedHeader, header), blobs)
     if kind == "closed":
+        closed = _header(_EntriesHeader, header)
+        entries, rest = _entries(blobs, closed.entries)
         _exactly(rest, 0)
-        return Closed(run=facts.run, entries=entries)
-    return Accepted(run=facts.run, entries=entries, batch=_batch(rest))
+        return Closed(run=closed.run, entries=entries)
+    if kind == "cosigned":
+        cosigned = _header(_CosignedHeader, header)
+        return Cosigned(
+            run=cosigned.run,
+            log_size=cosigned.log_size,
+            cosignature=_cosignature(*_exactly(blobs, 1)),
+        )
+    raise VerificationError(f"unknown message kind {kind!r}")
+
+
+def _parse_accepted(header: _AcceptedHeader, blobs: list[memoryview]) -> Accepted:
+    if not blobs:
+        raise VerificationError("an acceptance needs a cosignature")
+    entries, rest = _entries(blobs[1:], header.entries)
+    return Accepted(
+        run=header.run,
+        log_size=header.log_size,
+        cosignature=_cosignature(blobs[0]),
+        entries=entries,
+        batch=_batch(rest),
+    )
 
 
 def _parse_contribution(header: _ContributionHeader, blobs: list[memoryview]) -> Contribution:
-    if not blobs:
-        raise VerificationError("a contribution needs a vector")
-    entries, rest = _entries(blobs[1:], header.entries)
+    if len(blobs) < 2:
+        raise VerificationError("a contribution needs a vector and a cosignature")
+    entries, rest = _entries(blobs[2:], header.entries)
     return Contribution(
         run=header.run,
         attempt=header.attempt,
         vector=_words(blobs[0]),
+        cosignature=_cosignature(blobs[1]),
         entries=entries,
         batch=_batch(rest) if rest else None,
     )
@@ -255,6 +301,13 @@ def _exactly(blobs: Sequence[memoryview], count: int) -> Sequence[memoryview]:
     if len(blobs) != count:
         raise VerificationError(f"expected {count} binary parts, found {len(blobs)}")
     return blobs
+
+
+def _cosignature(blob: memoryview) -> bytes:
+    """A cosignature, or nothing: whether it holds is the reader's affair."""
+    if len(blob) not in (0, COSIGNATURE_BYTES):
+        raise VerificationError("a cosignature of another length")
+    return bytes(blob)
 
 
 def _chunks(blob: memoryview, size: int) -> list[bytes]:

@@ -4,7 +4,7 @@ Masks are derived from the context, so a coordinator that shows two firms differ
 terms or logs gets noise instead of a sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from greylag_protocols.checkpoint import Checkpoint
@@ -37,6 +37,10 @@ class Attempt:
     def firms(self) -> tuple[str, ...]:
         return tuple(entry.firm for entry in self.roster)
 
+    def keys_digest(self) -> bytes:
+        """A hash over all one-time keys of the roster: bytes that no party picks alone."""
+        return roster_keys_digest(entry.key for entry in self.roster)
+
     def context(self) -> bytes:
         """The 32 bytes that bind this attempt.
 
@@ -58,6 +62,11 @@ class Attempt:
             self.checkpoint.text().encode(),
             *(part for entry in self.roster for part in (entry.firm.encode(), entry.key)),
         )
+
+
+def roster_keys_digest(keys: Iterable[bytes]) -> bytes:
+    """A hash over an attempt's one-time keys, in the roster's order."""
+    return tagged_hash("greylag/roster-keys/v1", *keys)
 
 
 def initial_seed(terms: bytes, acceptances: Sequence[bytes]) -> bytes:

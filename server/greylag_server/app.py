@@ -4,17 +4,27 @@ The loop turns what the Grid says into the coordinator's events, and the coordin
 Messages. Time lives here: how long to wait for offers, rounds and goodbyes.
 """
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
+from greylag_protocols.errors import GreylagError, VerificationError
+from greylag_protocols.messages import Cosigned, Show
+from greylag_protocols.notes import verify_cosignature
+from greylag_protocols.parsing import parse_firm_message
+from greylag_protocols.signing import Signer
 
 from greylag_server.coordinator import Coordinator
 from greylag_server.flight import Send
 from greylag_server.grid_messages import firm_part, node_id, unwrap, wrap
+from greylag_server.store import Store
+from greylag_server.witnesses import make_view
+
+logger = logging.getLogger(__name__)
 
 TRAIN, QUERY = "train", "query"
 RECONSIDER_S = 1.0  # how often new endorsements of the member list are looked for
@@ -55,6 +65,53 @@ def make_server_app(
 def say_goodbye(grid: Grid, coordinator: Coordinator, patience: Patience) -> None:
     """Let the connected firms close a run that is over."""
     _Loop(grid, coordinator, patience, lambda _: None).finish()
+
+
+def collect_cosignatures(
+    grid: Grid,
+    store: Store,
+    signer: Signer,
+    *,
+    run: str,
+    identities: Mapping[str, bytes],
+    wait_s: float,
+) -> int:
+    """Show the connected firms the log as it is now, and keep what they cosign.
+
+    Args:
+        run: the last run; the firms' answers name it.
+        identities: the firms' identity keys by name.
+
+    Returns:
+        The number of firms that cosigned.
+    """
+    checkpoint, words = store.checkpoint(), dict[str, bytes]()
+    names = {firm_part(node_id(name)): name for name in identities}
+    sizes = {node: checkpoint.size for node in grid.get_node_ids() if firm_part(node) in names}
+    for _ in range(2):  # who has seen less says so, and is shown more
+        messages = [
+            wrap(Show(run=run, log=make_view(store, signer, [size])).encode(), node, QUERY)
+            for node, size in sizes.items()
+        ]
+        sizes = {}
+        for reply in grid.send_and_receive(messages, timeout=wait_s) if messages else ():
+            node = reply.metadata.src_node_id
+            name = names.get(firm_part(node), "")
+            try:
+                said = parse_firm_message(unwrap(reply))
+                if not isinstance(said, Cosigned):
+                    raise VerificationError("does not go on with this log; ask the firm why")
+                if said.cosignature:
+                    verify_cosignature(checkpoint, said.cosignature, identities[name])
+                    words[name] = said.cosignature
+                else:
+                    sizes[node] = said.log_size
+            except GreylagError as error:
+                logger.warning("%s: the log was not cosigned: %s", name, error)
+    if words:
+        with store.transaction():
+            store.keep_cosignatures(checkpoint, words)
+    return len(words)
 
 
 class _Loop:

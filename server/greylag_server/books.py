@@ -157,6 +157,7 @@ class Books:
         retrying: bool,
     ) -> None:
         self._store.append([*flight.entries, entry])
+        self._store.keep_cosignatures(flight.attempt.checkpoint, flight.words)
         for name, tip in zip(record.roster, record.tips, strict=True):
             self._store.set_tip(name, tip)
         self._store.end_attempt(self._run, left, retrying=retrying)

@@ -45,6 +45,7 @@ from greylag_server.flight import Flight, Send, make_round
 from greylag_server.roster import Firm, acceptance_in, candidates
 from greylag_server.store import RunRecord, RunStatus, Store
 from greylag_server.vouching import Vouching
+from greylag_server.witnesses import Witnesses
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Coordinator:
         self._books = Books(
             store, run=record.run, terms=terms, terms_digest=self._digest, signer=signer
         )
+        self._witnesses = Witnesses(store, signer)
         self._state = record.state
         self._flight: Flight | None = None
         needed = terms.privacy.max_colluding + 1
@@ -155,6 +157,7 @@ class Coordinator:
             if message.run != self._run:
                 raise VerificationError("an answer for another run")
             if isinstance(message, Asking):
+                firm.log_size = message.log_size
                 self._vouching.open(name, message.nonce)
                 return self._carry_questions()
             if isinstance(message, Seen):
@@ -166,7 +169,9 @@ class Coordinator:
                 return self._take_contribution(firm, message)
             if isinstance(message, Closed):
                 return self._take_closed(firm, message)
-            return self._take_refusal(firm, message)
+            if isinstance(message, Refusal):
+                return self._take_refusal(firm, message)
+            raise VerificationError("an answer to what was not asked")
         except GreylagError as error:
             logger.warning("%s: %s: %s", self._run, name, error)
             firm.refused = True
@@ -212,9 +217,11 @@ class Coordinator:
         offer = Offer(
             run=self._run,
             next_attempt=self.attempts + 1,
-            seen=firm.tip.seq,
+            # What the log holds, which the answers to an attempt under way are not yet in.
+            seen=self._store.tip(firm.name).seq,
             terms=self._encoded_terms,
             membership=self._signed_membership,
+            log=self._witnesses.view([firm.log_size]),
             peers=peers,
             statements=self._statements(),
         )
@@ -235,6 +242,7 @@ class Coordinator:
     def _take_acceptance(self, firm: Firm, message: Accepted) -> list[Send]:
         tip, fresh = firm.follow(message.entries)
         firm.take_batch(message.batch, run=self._run, membership=self._membership)
+        firm.log_size = message.log_size
         acceptance = acceptance_in(fresh, self._digest)
         if acceptance is None and not firm.accepted:
             raise VerificationError("no acceptance of these terms among its entries")
@@ -301,7 +309,8 @@ class Coordinator:
             self._run,
             number=number,
             round_number=state.rounds_done + 1,
-            checkpoint=self._store.checkpoint(),
+            log_view=self._witnesses.view(item.log_size for item in present),
+            witnesses=self._witnesses,
             weights=state.published(),
             firms=present,
             shown=self._shown,
@@ -324,7 +333,7 @@ class Coordinator:
             return []
         if message.batch is not None:
             firm.take_batch(message.batch, run=self._run, membership=self._membership)
-        flight.add(firm.name, message, fresh)
+        flight.add(firm, message, fresh)
         firm.tip = tip
         return self._complete(flight) if not flight.waiting else []
 
@@ -347,8 +356,10 @@ class Coordinator:
             rule=self.terms.step_rule,
             grid_step=grid.step,
             denominator=self.terms.denominator,
+            noise_variance=self.terms.noise_variance(grid.firms),
         )
         self._books.completed(flight, self._attempt_record(flight), integers, grid, state)
+        self._witnesses.completed(flight.attempt.checkpoint, flight.words)
         self._state, self._flight, self._retrying = state, None, False
         if self.rounds_done % REJOIN_EVERY == 0:
             for firm in self._firms.values():  # who refused may have thought better of it

@@ -5,15 +5,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from greylag_protocols import log
-from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.errors import VerificationError
 from greylag_protocols.log import AttemptRecord, ChainTip
+from greylag_protocols.log_view import LogView
 from greylag_protocols.messages import Contribution, Round
+from greylag_protocols.notes import verify_cosignature
 from greylag_protocols.round import Attempt
 from greylag_protocols.terms import Terms
 from numpy.typing import NDArray
 
 from greylag_server.roster import Firm, find_entry
+from greylag_server.witnesses import Witnesses
 
 
 def make_round(
@@ -21,20 +23,23 @@ def make_round(
     *,
     number: int,
     round_number: int,
-    checkpoint: Checkpoint,
+    log_view: LogView,
+    witnesses: Witnesses,
     weights: NDArray[np.float32],
     firms: Sequence[Firm],
     shown: Iterable[bytes],
 ) -> Round:
     """The message of attempt ``number``; key batches in ``shown`` are known to everybody."""
     roster = tuple(item.roster_key(number) for item in firms)
+    cosigned, words = witnesses.shown(roster)
     known = set(shown)
     return Round(
         run=run,
         round_number=round_number,
         attempt=number,
-        log_size=checkpoint.size,
-        log_root=checkpoint.root,
+        log=log_view,
+        cosigned=cosigned,
+        cosignatures=words,
         roster=tuple(item.firm for item in roster),
         seen=tuple(item.tip.seq for item in firms),
         keys=tuple(item.key for item in roster),
@@ -63,6 +68,7 @@ class Flight:
     total: NDArray[np.uint32]
     waiting: set[str]
     entries: list[bytes] = field(default_factory=list)
+    words: dict[str, bytes] = field(default_factory=dict)  # cosignatures
 
     @classmethod
     def of(cls, message: Round, frame: bytes, terms: Terms, terms_digest: bytes) -> "Flight":
@@ -76,19 +82,23 @@ class Flight:
             waiting=set(message.roster),
         )
 
-    def add(self, firm: str, message: Contribution, fresh: Iterable[bytes]) -> None:
+    def add(self, firm: Firm, message: Contribution, fresh: Iterable[bytes]) -> None:
         """Take a firm's vector, with the entries of its chain that are new.
 
         Raises:
-            VerificationError: a vector of another length, or no receipt for this context.
+            VerificationError: a vector of another length, no receipt for this context, or no
+                cosignature on the log that it is bound to.
         """
+        checkpoint = self.attempt.checkpoint
+        verify_cosignature(checkpoint, message.cosignature, firm.identity_key)
         if len(message.vector) != len(self.total):
             raise VerificationError("a vector of another length")
         if find_entry(message.entries, log.RECEIPT_KIND, self.context) is None:
             raise VerificationError("no receipt for this context")
         self.entries.extend(fresh)
+        self.words[firm.name], firm.log_size = message.cosignature, checkpoint.size
         np.add(self.total, message.vector, out=self.total)
-        self.waiting.discard(firm)
+        self.waiting.discard(firm.name)
 
     def record(self, run: str, tips: Sequence[ChainTip]) -> AttemptRecord:
         """What the log says of it; ``tips`` follow the roster's order."""

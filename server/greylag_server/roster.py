@@ -29,6 +29,9 @@ class Firm:
     refused: bool = False
     voids: int = 0
     closed: bool = False
+    log_size: int | None = (
+        None  # entries of the log that it has seen, if it said so since the start
+    )
     batch: VerifiedBatch | None = None
     statement: bytes = b""
     keys: tuple[bytes, ...] = ()

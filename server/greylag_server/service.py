@@ -15,7 +15,7 @@ from greylag_protocols.plan import parse_terms, run_id_for, settle_terms
 from greylag_protocols.signing import parse_statement
 from greylag_protocols.terms import Plan, Terms, terms_digest
 
-from greylag_server.app import Patience, make_server_app, say_goodbye
+from greylag_server.app import Patience, collect_cosignatures, make_server_app, say_goodbye
 from greylag_server.consortium import Consortium
 from greylag_server.coordinator import Coordinator
 from greylag_server.enrolment import Enrolment
@@ -103,6 +103,14 @@ def log_epoch(store: Store, signed: SignedMembership) -> None:
             store.keep(digest, signed.document)
 
 
+def log_restart(store: Store, consortium: Consortium, record: RunRecord) -> None:
+    """A half-done run is taken up again by a new process: that is in the log too."""
+    predicate = {"run": record.run, "rounds": record.rounds_done, "attempts": record.attempts}
+    digest = terms_digest(record.terms)
+    with store.transaction():
+        store.append([consortium.signer.sign(log.RESTART_KIND, record.run, digest, predicate)])
+
+
 def log_departure(store: Store, envelope: bytes) -> None:
     """Every statement by which a firm left is in the log, once."""
     digest = log.entry_head(envelope)
@@ -147,6 +155,7 @@ class Service:
             refusals=self._enrolment.certificates.refusals,
         )
         self._enrolment_server = EnrolmentServer(self._consortium, self._enrolment)
+        self._shown: tuple[int, frozenset[int]] | None = None  # the log's size, and who saw it
 
     @property
     def consortium(self) -> Consortium:
@@ -171,6 +180,7 @@ class Service:
                     self._run_one(record, stop, watch)
                     continue
                 self._say_goodbye()
+                self._show_log()
                 stop.wait(POLL_S)
         finally:
             self._enrolment_server.stop()
@@ -184,9 +194,29 @@ class Service:
             signed = self._enrolment.current_membership(time.time())
             open_run(self._store, self._consortium, record.run, signed)
             record = self._store.run(record.run)
+        else:
+            log_restart(self._store, self._consortium, record)
         coordinator = make_coordinator(self._store, self._consortium, record)
         app = make_server_app(coordinator, self._patience, watch, stop)
         app(self._grid, Context(1, 1, {}, RecordDict(), {}))
+
+    def _show_log(self) -> None:
+        """What came last into the log (goodbyes, releases) is cosigned too, by all who are here."""
+        now = self._store.checkpoint().size, frozenset(self._grid.get_node_ids())
+        runs = self._store.runs()
+        if not runs or now == self._shown:
+            return
+        self._shown = now
+        collect_cosignatures(
+            self._grid,
+            self._store,
+            self._consortium.signer,
+            run=runs[-1].run,
+            identities={
+                item.name: bytes.fromhex(item.identity) for item in self._enrolment.members()
+            },
+            wait_s=self._patience.close_s,
+        )
 
     def _say_goodbye(self) -> None:
         """Firms that were away when their run ended still hold a reservation: close it now. Those

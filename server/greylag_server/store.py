@@ -7,7 +7,7 @@ moves in the same transaction, so that every checkpoint is a state that was once
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,6 +23,7 @@ from greylag_protocols.merkle import Frontier, hash_leaf
 from greylag_protocols.optimiser import ModelState
 
 RunStatus = Literal["queued", "offering", "training", "closing", "done", "failed"]
+COSIGNED_KEPT = 8
 OPEN_STATUSES = ("queued", "offering", "training", "closing")
 
 SCHEMA = """
@@ -38,6 +39,13 @@ CREATE TABLE IF NOT EXISTS frontier (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     size INTEGER NOT NULL,
     peaks BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS cosignatures (
+    size INTEGER NOT NULL,
+    firm TEXT NOT NULL,
+    root BLOB NOT NULL,
+    cosignature BLOB NOT NULL,
+    PRIMARY KEY (size, firm)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS artefacts (
     digest BLOB PRIMARY KEY,
@@ -164,6 +172,35 @@ class Store:
         """The log's durable state."""
         frontier = self._frontier()
         return Checkpoint(origin=self._origin, size=frontier.size, root=frontier.root)
+
+    def leaf_hashes(self, start: int) -> list[bytes]:
+        """The tree's leaves from ``start`` on, 32 bytes each."""
+        return [hash_leaf(envelope) for envelope in self.entries(start)]
+
+    def keep_cosignatures(self, checkpoint: Checkpoint, words: Mapping[str, bytes]) -> None:
+        """What firms cosigned; of older checkpoints only those of the last ``COSIGNED_KEPT``."""
+        if not words:
+            return
+        row = checkpoint.size, checkpoint.root
+        self._db.executemany(
+            "INSERT OR REPLACE INTO cosignatures (size, root, firm, cosignature) "
+            "VALUES (?, ?, ?, ?)",
+            [(*row, firm, word) for firm, word in words.items()],
+        )
+        self._db.execute(
+            "DELETE FROM cosignatures WHERE size < (SELECT min(size) FROM (SELECT DISTINCT size "
+            "FROM cosignatures ORDER BY size DESC LIMIT ?))",
+            (COSIGNED_KEPT,),
+        )
+
+    def cosigned(self) -> list[tuple[Checkpoint, dict[str, bytes]]]:
+        """The last cosigned checkpoints, newest first, with the firms' cosignatures."""
+        found: dict[int, tuple[Checkpoint, dict[str, bytes]]] = {}
+        query = "SELECT size, root, firm, cosignature FROM cosignatures ORDER BY size DESC, firm"
+        for size, root, firm, word in self._db.execute(query):
+            checkpoint = Checkpoint(origin=self._origin, size=size, root=root)
+            found.setdefault(size, (checkpoint, {}))[1][firm] = word
+        return list(found.values())
 
     def entries(self, start: int = 0) -> Iterator[bytes]:
         """The log's envelopes from ``start`` on, in order."""

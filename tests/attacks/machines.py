@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from consortium_in_memory import NAME, Consortium, Firm, make_terms
+from consortium_in_memory import Consortium, Firm, make_terms
 from greylag_client.ledger import Ledger
 from greylag_client.participant import Participant
-from greylag_client.session import ClippedSums, Identity, OneTable
+from greylag_client.session import ClippedSums, OneTable
 from greylag_protocols.messages import Ask, Contribution, Round, Seen
 from greylag_protocols.terms import Terms
 from lying_lead import ALL, Lead
@@ -76,7 +76,7 @@ def copy_of(firm: Firm, *, memory: bool, own_ledger: bool = True) -> Participant
     """A copy of a firm as it is now: its ledger's file and, if wanted, its process's memory."""
     ledger = Ledger(keep_copy(firm)) if own_ledger else firm.ledger
     copy = Participant(
-        identity=Identity(firm=firm.name, consortium=NAME, signer=firm.signer),
+        identity=firm.identity,
         policy=lambda: firm.policy,
         ledger=ledger,
         memberships=firm.memberships,

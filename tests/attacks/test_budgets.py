@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attacks.machines import spend
-from consortium_in_memory import NAME, NOW_S, Consortium, make_terms
+from consortium_in_memory import NOW_S, Consortium, make_terms
 from greylag_client import budget
 from greylag_client.closing import close_run
 from greylag_client.engine import make_engine
 from greylag_client.ledger import Debit, Ledger, RunAccount
 from greylag_client.policy import Policy
-from greylag_client.session import Identity
+from greylag_client.witness import Sight
 from greylag_protocols import log
 from greylag_protocols.accounting import POISSON_GAUSSIAN
 from greylag_protocols.features import Records
@@ -66,7 +66,7 @@ def charge(lead: Lead, run: str) -> None:
         )  # fmt: skip
 
     lead.victim.ledger.debit(
-        Debit(run=run, round_number=1, attempt=1, roster=ALL),
+        Debit(run=run, round_number=1, attempt=1, roster=ALL, sight=Sight()),
         policy=lead.victim.policy,
         now_s=NOW_S,
         sign=sign,
@@ -112,7 +112,7 @@ def test_a_reservation_that_the_lead_never_ends_is_ended_by_the_firm(
     charge(lead, "spent")
     wanted = make_terms(run="wanted")
     assert not offered(lead, wanted)
-    identity = Identity(firm="firm-a", consortium=NAME, signer=lead.victim.signer)
+    identity = lead.victim.identity
     close_run(lead.victim.ledger, identity, "spent")
     assert not offered(lead, wanted)  # what was released stays released
     close_run(lead.victim.ledger, identity, lead.run)

@@ -114,6 +114,7 @@ def contradicted(consortium: Consortium, store: Store, *, look_at_state: bool = 
             rule=terms.step_rule,
             grid_step=float.fromhex(predicate["grid_step"]),
             denominator=terms.denominator,
+            noise_variance=terms.noise_variance(len(predicate["roster"])),
         )
         if look_at_state and predicate["state_out"] != state.digest().hex():
             found.append(int(predicate["round"]))

@@ -29,6 +29,7 @@ from greylag_protocols.parsing import parse_coordinator_message, parse_firm_mess
 from greylag_protocols.signing import parse_statement
 from greylag_server.flight import Flight
 from greylag_server.grid_messages import unwrap, wrap_reply
+from greylag_server.roster import Firm as ServerFirm
 from lying_lead import ALL, Lead
 from numpy.typing import NDArray
 
@@ -110,7 +111,7 @@ def counts_of(lead: Lead) -> list[bytes]:
     frames["close"] = Close(run=lead.run, seen=0).encode()
     places = {
         "offer": ("next_attempt", "seen", "peers", "blobs"),
-        "round": ("attempt", "round", "log_size", "seen", "proof_sizes", "blobs"),
+        "round": ("attempt", "round", "cosigned", "seen", "proof_sizes", "blobs"),
         "close": ("seen",),
     }
     return [
@@ -222,10 +223,11 @@ def test_a_garbled_answer_voids_one_attempt_and_no_more(memory_path: Path, name:
 def test_without_the_check_of_length_one_firm_ends_the_run(
     memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trusting(self: Flight, firm: str, message: Contribution, fresh: Any) -> None:
+    def trusting(self: Flight, firm: ServerFirm, message: Contribution, fresh: Any) -> None:
         self.entries.extend(fresh)
+        self.words[firm.name] = message.cosignature
         np.add(self.total, message.vector, out=self.total)
-        self.waiting.discard(firm)
+        self.waiting.discard(firm.name)
 
     monkeypatch.setattr(Flight, "add", trusting)
     (memory_path / "one").mkdir()

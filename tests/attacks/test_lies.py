@@ -81,15 +81,15 @@ def test_firms_that_approved_different_lists_do_not_meet(memory_path: Path) -> N
     lead.refused(lead.round(1), "its keys are for another run or membership")
 
 
-Change = Callable[[Round], Round]
+Change = Callable[[Lead, Round], Round]
 
 
-def other_model(message: Round) -> Round:
+def other_model(_: Lead, message: Round) -> Round:
     return replace(message, weights=message.weights + np.float32(0.25))
 
 
-def other_log(message: Round) -> Round:
-    return replace(message, log_root=bytes(32))
+def other_log(lead: Lead, message: Round) -> Round:
+    return replace(message, log=lead.view(message.log.size, last="another"))
 
 
 @pytest.mark.parametrize("change", [other_model, other_log])
@@ -101,7 +101,7 @@ def test_two_stories_in_one_attempt(
     def matching() -> float:
         lead = watched_lead(memory_path, wide(make_terms())).enter()
         message = lead.round(1)
-        told = {name: message if name < "firm-c" else change(message) for name in ALL}
+        told = {name: message if name < "firm-c" else change(lead, message) for name in ALL}
         firms = lead.consortium.firms
         total = total_of(answered(firms[name].participant, told[name]).vector for name in ALL)
         truth = total_of(put_in(lead, name, told[name]) for name in ALL)

@@ -116,8 +116,8 @@ def test_a_copy_that_runs_beside_the_firm_forks_its_chain(
     assert isinstance(offered(late, 3), Refusal)  # and one that starts only now gives no keys
     assert "a copy of this firm runs elsewhere" in caplog.text
     monkeypatch.setattr(PeerNotes, "note", lambda *_: None)
-    answered(peer, lead.round(3))  # both copies are hidden among the same firms: twice the budget
-    answered(copy, lead.round(3))
+    for both in (peer, copy):  # hidden among the same firms: twice the budget
+        answered(both, lead.with_words(lead.round(3), both))
 
 
 # -- peers' words ----------------------------------------------------------------------------------

@@ -130,8 +130,8 @@ def test_two_rosters_again_and_again(memory_path: Path, repeats: int) -> None:
         length, noise = signal_and_noise(memory_path, unit, repeats)
         # A little more noise than is promised, since max_colluding firms add theirs as well.
         assert noise == pytest.approx(((4 / 3 + 3 / 2) / repeats) ** 0.5, rel=0.05)
-        if unit == "record":  # 18 rows are sampled on average
-            assert length / promised == pytest.approx(18 / sigma / promised, rel=0.3)
+        if unit == "record":  # 18 rows are sampled on average, with a deviation of 3.5
+            assert length / promised == pytest.approx(18 / sigma / promised, rel=0.8 / repeats**0.5)
         else:
             assert length / promised <= 1 / sigma / promised
     firm = make_terms(rounds=8, unit="firm")

@@ -138,7 +138,7 @@ def test_stale_keys(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     lead.refused(message, "inclusion proof")
     monkeypatch.setattr(VerifiedBatch, "check_key", good_for_any_attempt)
-    check_read(lead, message, stolen)
+    check_read(lead, lead.with_words(message), stolen)
 
 
 def enter_second_run(lead: Lead) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from consortium import CONSORTIUM, open_membership, signer_of
+from consortium import CONSORTIUM, LEAD, open_membership, signer_of
 from greylag_client.ledger import Ledger
 from greylag_client.masks import PairwiseMasks
 from greylag_client.participant import Participant
@@ -67,7 +67,12 @@ def make_participant(name: str, ledger: Path | str) -> Participant:
 
     policy = Policy(lifetime_epsilon=1e3, max_epsilon_per_run=1e3)
     return Participant(
-        identity=Identity(firm=name, consortium=CONSORTIUM, signer=signer_of(name)),
+        identity=Identity(
+            firm=name,
+            consortium=CONSORTIUM,
+            signer=signer_of(name),
+            lead_key=signer_of(LEAD).public_key,
+        ),
         policy=lambda: policy,
         ledger=Ledger(ledger),
         memberships=Approver(),

@@ -13,6 +13,7 @@ from greylag_client.datasets import Dataset
 from greylag_client.ledger import YEAR_S, Debit, Ledger
 from greylag_client.policy import DatasetPolicy, Policy
 from greylag_client.spending import accounts_of
+from greylag_client.witness import Sight
 from greylag_protocols import log
 from greylag_protocols.accounting import POISSON_GAUSSIAN
 from greylag_protocols.errors import BudgetExceededError, ConfigError
@@ -93,7 +94,9 @@ class Firm:
                 context=bytes(32), roster_size=3, event_type=POISSON_GAUSSIAN, charged=attempt,
             )  # fmt: skip
 
-        release = Debit(run=run, round_number=attempt, attempt=attempt, roster=("a", "b", "c"))
+        release = Debit(
+            run=run, round_number=attempt, attempt=attempt, roster=("a", "b", "c"), sight=Sight()
+        )
         self.ledger.debit(release, policy=policy, now_s=self.now_s, sign=sign)
 
 

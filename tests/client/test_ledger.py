@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from consortium_in_memory import make_terms
 from greylag_client.datasets import Content
-from greylag_client.ledger import Debit, Ledger
+from greylag_client.ledger import Debit, Ledger, copied_ledger
 from greylag_client.policy import Policy
+from greylag_client.witness import Sight
 from greylag_protocols import log
 from greylag_protocols.accounting import POISSON_GAUSSIAN
-from greylag_protocols.errors import BudgetExceededError, RefusedError
+from greylag_protocols.errors import BudgetExceededError, ConfigError, RefusedError
 from greylag_protocols.log import ChainTip
 from greylag_protocols.signing import Ed25519Signer, parse_statement
 from greylag_protocols.terms import Terms, terms_digest
@@ -61,7 +62,7 @@ def debit(
         )  # fmt: skip
 
     ledger.debit(
-        Debit(run=run, round_number=attempt, attempt=attempt, roster=roster),
+        Debit(run=run, round_number=attempt, attempt=attempt, roster=roster, sight=Sight()),
         policy=GENEROUS,
         now_s=0,
         sign=sign,
@@ -220,7 +221,7 @@ def test_a_failing_signer_leaves_nothing(ledger: Ledger) -> None:
 
     with pytest.raises(RefusedError, match="no key"):
         ledger.debit(
-            Debit(run="small-1", round_number=1, attempt=1, roster=ROSTER),
+            Debit(run="small-1", round_number=1, attempt=1, roster=ROSTER, sight=Sight()),
             policy=GENEROUS,
             now_s=0,
             sign=fail,
@@ -341,3 +342,27 @@ def test_the_limit_is_for_the_unit_that_comes_off_worst(ledger: Ledger) -> None:
             with pytest.raises(BudgetExceededError, match="lifetime_epsilon"):
                 accept(ledger, group, policy=policy)
     assert [account.unit for account in ledger.accounts()] == ["record", "group"]
+
+
+def test_a_copy_has_all_that_was_committed_and_changes_nothing(path: Path, ledger: Ledger) -> None:
+    accept(ledger, TERMS)
+    debit(ledger, 1)  # it stands in the write-ahead log alone
+    with copied_ledger(path) as copy:
+        assert copy.accounts() == ledger.accounts()
+        debit(copy, 2)
+        assert copy.tip().seq == 3
+    assert ledger.tip().seq == 2
+    ledger.close_file()
+    files = {item.name: item.read_bytes() for item in path.parent.iterdir()}
+    with copied_ledger(path) as copy:
+        assert copy.tip().seq == 2
+        assert {item.name: item.read_bytes() for item in path.parent.iterdir()} == files
+    with copied_ledger(path.with_name("none.sqlite")) as copy:
+        assert copy.accounts() == []
+    assert not path.with_name("none.sqlite").exists()
+
+
+def test_a_copy_of_what_is_no_ledger_is_refused(path: Path) -> None:
+    path.write_bytes(b"no database, but long enough to be looked at as one" * 99)
+    with pytest.raises(ConfigError, match="the ledger cannot be used"), copied_ledger(path):
+        pass

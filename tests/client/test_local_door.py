@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from consortium_in_memory import NAME, RUN, Consortium, make_terms
+from consortium_in_memory import RUN, Consortium, make_terms
 from flwr.app import ConfigRecord, Context, Message, Metadata, RecordDict
 from greylag_client import flower_bridge
 from greylag_client.gate import Gate
 from greylag_client.local_door import MAX_FRAME_BYTES, LocalDoor, ask_agent, door_path
 from greylag_client.participant import Participant
 from greylag_client.policy import Engine
-from greylag_client.session import Identity
 from greylag_protocols import log
 from greylag_protocols.errors import ConfigError, RemoteError, VerificationError
 from greylag_protocols.messages import Close, CoordinatorMessage, FirmMessage, Refusal
@@ -213,8 +212,7 @@ def consortium(tmp_path: Path) -> Consortium:
 
 def gate_of(consortium: Consortium, *engines: Engine) -> Gate:
     firm = consortium.firms["firm-a"]
-    identity = Identity(firm=firm.name, consortium=NAME, signer=firm.signer)
-    return Gate(identity, lambda: replace(firm.policy, engines=engines), firm.participant)
+    return Gate(firm.identity, lambda: replace(firm.policy, engines=engines), firm.participant)
 
 
 @pytest.mark.parametrize(("allowed", "other"), [("grpc", "flower"), ("flower", "grpc")])

@@ -12,6 +12,7 @@ from consortium_in_memory import make_terms
 from greylag_client.datasets import Content
 from greylag_client.ledger import Debit, Ledger, RunAccount
 from greylag_client.policy import Policy
+from greylag_client.witness import Sight
 from greylag_protocols import log
 from greylag_protocols.accounting import POISSON_GAUSSIAN
 from greylag_protocols.errors import BudgetExceededError
@@ -84,7 +85,13 @@ def take_part(ledger: Ledger, terms: Terms, releases: int) -> None:
             )
 
         ledger.debit(
-            Debit(run=run, round_number=attempt, attempt=attempt, roster=("a", "b", "c")),
+            Debit(
+                run=run,
+                round_number=attempt,
+                attempt=attempt,
+                roster=("a", "b", "c"),
+                sight=Sight(),
+            ),
             policy=policy,
             now_s=0,
             sign=receipt,

@@ -324,8 +324,8 @@ def test_a_run_that_goes_back_is_refused(lead: Lead) -> None:
     lead.enter()
     lead.answered(lead.round(2, 2))
     lead.refused(lead.round(3, 1), "goes backwards")
-    shorter = replace(lead.round(3, 3), log_size=11)
-    lead.refused(shorter, "a shorter log")
+    shorter = replace(lead.round(3, 3), log=lead.view(11))
+    lead.refused(shorter, "log shrank from 12 entries to 11")
     lead.answered(lead.round(3, 3))
 
 
@@ -359,8 +359,8 @@ def other_weights(lead: Lead, message: Round) -> Round:
     "change",
     [
         other_weights,
-        lambda lead, message: replace(message, log_root=bytes(32)),
-        lambda lead, message: replace(message, log_size=message.log_size + 1),
+        lambda lead, message: replace(message, log=lead.view(20, last="other")),
+        lambda lead, message: replace(message, log=lead.view(message.log.size + 1)),
         lambda lead, message: replace(message, round_number=2),
         lambda lead, message: lead.round(1, roster=ALL[:3]),
     ],

@@ -25,7 +25,7 @@ def lead(memory_path: Path) -> Lead:
 
 
 def own_identity(lead: Lead) -> Identity:
-    return Identity(firm="firm-a", consortium=NAME, signer=lead.victim.signer)
+    return lead.victim.identity
 
 
 def test_only_the_recovery_key_makes_a_revocation(lead: Lead) -> None:

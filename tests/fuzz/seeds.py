@@ -4,7 +4,8 @@ import functools
 from dataclasses import dataclass, field
 
 import numpy as np
-from greylag_protocols import invite, keys, log, membership, messages, peers
+from greylag_protocols import invite, keys, log, log_view, membership, messages, peers
+from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.encoding import tagged_hash
 from greylag_protocols.merkle import hash_leaf, nodes_of, prove_inclusion, root_of
 from greylag_protocols.plan import parse_plan, settle_terms
@@ -79,6 +80,29 @@ features = [{ names = ["a"], range = [0, 1] }], expected_records = 9, max_record
 expected_firms = 5 }
 privacy = { unit = "firm", noise_multiplier = 9.0, delta = 1e-6, max_colluding = 1, min_firms = 3 }
 training = { rounds = 1, sampling_rate = 1.0, local_epochs = 2, local_batches = 2 }
+""",
+    "mixed": """
+run = { name = "mixed", purpose = "kinds of columns" }
+[data]
+standard = "test@1"
+task = "regression"
+targets = [ { name = "y", range = [0, 1] }, { name = "z", range = [0, 9] } ]
+features = [
+  { names = ["a"], categories = ["low", "high"], ordered = true, multiplier = 2 },
+  { names = ["b"], categories = ["A", "B", "C"], other = true, missing = "zero-and-flag" },
+  { names = ["c"], range = [0, 100] },
+]
+missing_values = ["-99", "?"]
+expected_records = 120
+max_records_per_firm = 60
+[privacy]
+noise_multiplier = 2.0
+delta = 1e-6
+max_colluding = 1
+min_firms = 3
+[training]
+rounds = 2
+sampling_rate = 0.5
 """,
 }
 
@@ -195,6 +219,12 @@ def make_statements() -> list[bytes]:
     ]
 
 
+def make_view(size: int) -> log_view.LogView:
+    leaves = [hash_leaf(bytes([number])) for number in range(size)]
+    checkpoint = Checkpoint(origin="glass", size=size, root=root_of(leaves))
+    return log_view.show_log(LEAD, checkpoint, leaves)
+
+
 def make_coordinator_messages() -> list[bytes]:
     signed = membership.SignedMembership.sign(make_membership(), LEAD)
     batches = [make_batch(name) for name in FIRMS]
@@ -205,6 +235,7 @@ def make_coordinator_messages() -> list[bytes]:
             seen=0,
             terms=make_terms()[0].encode(),
             membership=signed,
+            log=make_view(3),
             peers=(make_seen(),),
             statements=(make_revocation(),),
         ).encode(),
@@ -213,8 +244,9 @@ def make_coordinator_messages() -> list[bytes]:
             run=RUN,
             round_number=1,
             attempt=2,
-            log_size=7,
-            log_root=bytes(32),
+            log=make_view(7),
+            cosigned=3,
+            cosignatures=(bytes(72),) * 3,
             roster=tuple(FIRMS),
             seen=(1, 0, 2),
             keys=tuple(batch.keys[1] for batch in batches),
@@ -223,6 +255,7 @@ def make_coordinator_messages() -> list[bytes]:
             weights=np.linspace(-1, 1, 50, dtype=np.float32),
         ).encode(),
         messages.Close(run=RUN, seen=3).encode(),
+        messages.Show(run=RUN, log=make_view(5)).encode(),
     ]
 
 
@@ -231,12 +264,24 @@ def make_firm_messages() -> list[bytes]:
     vector = np.arange(50, dtype=np.uint32) * np.uint32(85_899_345)
     receipt = tuple(chain.entries[1:2])
     return [
-        messages.Asking(run=RUN, nonce=NONCE).encode(),
+        messages.Asking(run=RUN, nonce=NONCE, log_size=3).encode(),
         messages.Seen(run=RUN, statements=(make_seen(),)).encode(),
-        messages.Accepted(run=RUN, entries=tuple(chain.entries[:1]), batch=batch).encode(),
+        messages.Accepted(
+            run=RUN,
+            log_size=3,
+            cosignature=bytes(72),
+            entries=tuple(chain.entries[:1]),
+            batch=batch,
+        ).encode(),
+        messages.Cosigned(run=RUN, log_size=3, cosignature=bytes(72)).encode(),
         *(
             messages.Contribution(
-                run=RUN, attempt=1, vector=vector, entries=receipt, batch=new
+                run=RUN,
+                attempt=1,
+                vector=vector,
+                cosignature=bytes(72),
+                entries=receipt,
+                batch=new,
             ).encode()
             for new in (None, batch)
         ),

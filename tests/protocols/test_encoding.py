@@ -174,7 +174,7 @@ def test_frames_that_are_refused(data):
 
 KNOWN_KEYS = [
     *("kind", "run", "entries", "attempt", "class", "refusal_class", "seen", "roster", "round"),
-    *("log_root", "log_size", "proof_sizes", "next_attempt", "a"),
+    *("cosigned", "log_size", "proof_sizes", "next_attempt", "a"),
 ]
 HEADERS = st.dictionaries(
     st.sampled_from(KNOWN_KEYS),
@@ -266,8 +266,8 @@ def test_tagged_hash_is_injective_in_tag_and_parts():
 def test_every_round_field_is_in_the_header_only_once():
     # A dataclass field without a place in the encoding would silently not travel.
     assert {field.name for field in dataclasses.fields(Round)} == {
-        *("run", "round_number", "attempt", "log_size", "log_root", "roster", "seen", "keys"),
-        *("proofs", "batches", "weights"),
+        *("run", "round_number", "attempt", "log", "cosigned", "cosignatures", "roster", "seen"),
+        *("keys", "proofs", "batches", "weights"),
     }
 
 

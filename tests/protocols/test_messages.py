@@ -1,19 +1,23 @@
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.encoding import pack_frame, parse_frame
 from greylag_protocols.errors import VerificationError
+from greylag_protocols.log_view import LogView
 from greylag_protocols.membership import SignedMembership
 from greylag_protocols.messages import (
     Accepted,
     Close,
     Closed,
     Contribution,
+    Cosigned,
     Offer,
     Refusal,
     Round,
+    Show,
     SignedBatch,
 )
 from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
@@ -21,12 +25,15 @@ from greylag_protocols.round import Attempt, RosterKey, initial_seed
 
 KEYS = tuple(bytes([number]) * 32 for number in (1, 2, 3))
 BATCH = SignedBatch(statement=b"signed", keys=KEYS)
+VIEW = LogView(first=75, leaves=KEYS[:2], root=b"\x0a" * 32, signature=b"\x09" * 64)
+WORD = b"\x0d" * 72
 ROUND = Round(
     run="r-1",
     round_number=4,
     attempt=5,
-    log_size=77,
-    log_root=b"\x0a" * 32,
+    log=VIEW,
+    cosigned=70,
+    cosignatures=(b"\x0b" * 72, b"\x0c" * 72),
     roster=("a", "b", "c"),
     seen=(3, 0, 9),
     keys=KEYS,
@@ -35,6 +42,13 @@ ROUND = Round(
     weights=np.array([1.5, -0.0, np.inf, np.nan], np.float32),
 )
 VECTOR = np.array([0, 1, 2**31, 2**32 - 1], np.uint32)
+
+
+def contribution(**changes) -> Contribution:
+    facts = {"attempt": 3, "vector": VECTOR, "entries": (b"receipt",), "batch": None}
+    return Contribution(**{"run": "r-1", "cosignature": WORD, **facts, **changes})
+
+
 COORDINATOR_MESSAGES = [
     Offer(
         run="r-1",
@@ -42,20 +56,24 @@ COORDINATOR_MESSAGES = [
         seen=1,
         terms=b"{}",
         membership=SignedMembership(document=b"doc", statement=b"st"),
+        log=VIEW,
     ),
     ROUND,
     Close(run="r-1", seen=2**53 - 1),
+    Show(run="r-1", log=replace(VIEW, first=0, leaves=())),
 ]
 FIRM_MESSAGES = [
-    Accepted(run="r-1", entries=(b"one", b"two"), batch=BATCH),
-    Accepted(run="r-1", entries=(), batch=BATCH),
-    Contribution(run="r-1", attempt=3, vector=VECTOR, entries=(b"receipt",), batch=None),
-    Contribution(run="r-1", attempt=3, vector=VECTOR, entries=(b"receipt",), batch=BATCH),
-    Contribution(run="r-1", attempt=3, vector=VECTOR[:0], entries=(), batch=None),
+    Accepted(run="r-1", log_size=9, cosignature=WORD, entries=(b"one", b"two"), batch=BATCH),
+    Accepted(run="r-1", log_size=0, cosignature=b"", entries=(), batch=BATCH),
+    contribution(),
+    contribution(batch=BATCH),
+    contribution(vector=VECTOR[:0], entries=(), cosignature=b""),
     Closed(run="r-1", entries=(b"closed",)),
     Closed(run="r-1", entries=()),
     Refusal(run="r-1", refusal_class="policy", statement=b"why"),
     Refusal(run="r-1", refusal_class="protocol", statement=b""),
+    Cosigned(run="r-1", log_size=2**53 - 1, cosignature=WORD),
+    Cosigned(run="r-1", log_size=0, cosignature=b""),
 ]
 
 
@@ -106,8 +124,8 @@ def _altered(message, **changes) -> bytes:
         {"round": "4"},
         {"attempt": 1e30},
         {"attempt": None},
-        {"log_root": "0a" * 31},
-        {"log_root": "0A" * 32},
+        {"cosigned": -1},
+        {"cosigned": ...},
         {"roster": ["a", "b"]},
         {"roster": ["a", "b", "c", "d"]},
         {"roster": ["a", "b", 3]},
@@ -163,13 +181,17 @@ def test_hostile_firm_headers_are_refused(message, changes):
     [
         [],
         [b""],
-        [b"\x00" * 16, b"".join(KEYS)],
-        [b"\x00" * 15, b"".join(KEYS), b"".join(KEYS)],
-        [b"\x00" * 16, b"".join(KEYS)[:-1], b"".join(KEYS)],
-        [b"\x00" * 16, b"".join(KEYS[:2]), b"".join(KEYS)],
-        [b"\x00" * 16, b"".join(KEYS), b"".join(KEYS)[:-1]],
-        [b"\x00" * 16, b"".join(KEYS), b""],
-        [b"\x00" * 16, b"".join(KEYS), b"".join(KEYS), *[b""] * 10_001],
+        [b"\x00" * 16, b"".join(KEYS), b"".join(KEYS), VIEW.blob()],
+        [b"\x00" * 15, b"".join(KEYS), b"".join(KEYS), VIEW.blob(), b""],
+        [b"\x00" * 16, b"".join(KEYS)[:-1], b"".join(KEYS), VIEW.blob(), b""],
+        [b"\x00" * 16, b"".join(KEYS[:2]), b"".join(KEYS), VIEW.blob(), b""],
+        [b"\x00" * 16, b"".join(KEYS), b"".join(KEYS)[:-1], VIEW.blob(), b""],
+        [b"\x00" * 16, b"".join(KEYS), b"", VIEW.blob(), b""],
+        [b"\x00" * 16, b"".join(KEYS), b"".join(KEYS), VIEW.blob()[:-1], b""],
+        [b"\x00" * 16, b"".join(KEYS), b"".join(KEYS), VIEW.blob()[:103], b""],
+        [b"\x00" * 16, b"".join(KEYS), b"".join(KEYS), b"\xff" + VIEW.blob()[1:], b""],
+        [b"\x00" * 16, b"".join(KEYS), b"".join(KEYS), VIEW.blob(), bytes(71)],
+        [b"\x00" * 16, b"".join(KEYS), b"".join(KEYS), VIEW.blob(), b"", *[b""] * 10_001],
     ],
 )
 def test_hostile_round_bodies_are_refused(blobs):
@@ -180,7 +202,8 @@ def test_hostile_round_bodies_are_refused(blobs):
 
 @pytest.mark.parametrize("keys", [(), (bytes(32),) * 65])
 def test_a_batch_of_no_keys_or_too_many_is_refused(keys):
-    message = Accepted(run="r", entries=(), batch=SignedBatch(statement=b"", keys=keys))
+    batch = SignedBatch(statement=b"", keys=keys)
+    message = Accepted(run="r", log_size=0, cosignature=b"", entries=(), batch=batch)
     with pytest.raises(VerificationError, match="1 to 64"):
         parse_firm_message(message.encode())
 
@@ -191,11 +214,20 @@ def test_a_contribution_without_a_vector_is_refused():
         parse_firm_message(pack_frame(header))
 
 
+@pytest.mark.parametrize("message", [FIRM_MESSAGES[0], FIRM_MESSAGES[2], FIRM_MESSAGES[9]])
+def test_a_cosignature_of_another_length_or_none_at_all(message):
+    header, blobs = parse_frame(message.encode())
+    for word in (b"\x0d" * 71, None):
+        others = [word if bytes(blob) == WORD else bytes(blob) for blob in blobs]
+        with pytest.raises(VerificationError):
+            parse_firm_message(pack_frame(header, [blob for blob in others if blob is not None]))
+    with pytest.raises(VerificationError):
+        parse_firm_message(pack_frame(header))
+
+
 def test_a_contribution_costs_four_bytes_a_weight():
     vector = np.zeros(100_000, np.uint32)
-    encoded = Contribution(
-        run="r-1", attempt=1, vector=vector, entries=(b"x" * 800,), batch=None
-    ).encode()
+    encoded = contribution(vector=vector, entries=(b"x" * 800,)).encode()
     assert len(encoded) - 4 * len(vector) < 1200
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from greylag_protocols.errors import VerificationError
 from greylag_protocols.log import ChainTip
+from greylag_protocols.log_view import LogView
 from greylag_protocols.membership import Member, Membership, SignedMembership
 from greylag_protocols.messages import Ask, Asking, Offer
 from greylag_protocols.messages import (
@@ -131,7 +132,7 @@ ASK = Ask(run="r-1", firms=("a", "b"), nonces=(NONCE, OTHER_NONCE))
 
 def test_the_messages_of_the_question_round_trip():
     assert parse_coordinator_message(ASK.encode()) == ASK
-    asking = Asking(run="r-1", nonce=NONCE)
+    asking = Asking(run="r-1", nonce=NONCE, log_size=2)
     assert parse_firm_message(asking.encode()) == asking
     answer = SeenMessage(run="r-1", statements=(_seen(), b"", b"x"))
     assert parse_firm_message(answer.encode()) == answer
@@ -143,7 +144,7 @@ def test_the_messages_of_the_question_round_trip():
         dataclasses.replace(ASK, firms=("a",)),
         dataclasses.replace(ASK, nonces=("x", "y")),
         dataclasses.replace(ASK, firms=("A firm", "b")),
-        Asking(run="r-1", nonce="short"),
+        Asking(run="r-1", nonce="short", log_size=0),
         dataclasses.replace(ASK, firms=("a",) * 10_001, nonces=(NONCE,) * 10_001),
     ],
 )
@@ -163,6 +164,7 @@ def test_more_statements_than_there_can_be_firms_are_refused():
         seen=0,
         terms=b"",
         membership=SignedMembership(document=b"", statement=b""),
+        log=LogView(first=0, leaves=(), root=bytes(32), signature=bytes(64)),
         peers=many,
         statements=many * 2,
     )

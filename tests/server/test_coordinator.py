@@ -83,6 +83,7 @@ def replay(consortium: Consortium, store: Store) -> ModelState:
             rule=terms.step_rule,
             grid_step=float.fromhex(predicate["grid_step"]),
             denominator=terms.denominator,
+            noise_variance=terms.noise_variance(len(predicate["roster"])),
         )
         assert predicate["state_out"] == state.digest().hex()
     return state

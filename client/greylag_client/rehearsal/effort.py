@@ -5,10 +5,13 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.features import Records
 from greylag_protocols.keys import MAX_BATCH, prove_batch, sign_batch
 from greylag_protocols.log import ChainTip, sign_receipt
+from greylag_protocols.log_view import COSIGNERS_SHOWN, show_log
 from greylag_protocols.messages import Contribution, Round, SignedBatch
+from greylag_protocols.notes import cosign
 from greylag_protocols.parameters import initial_weights
 from greylag_protocols.signing import Ed25519Signer
 from greylag_protocols.terms import Terms
@@ -98,17 +101,23 @@ def message_bytes(terms: Terms, *, firms: int) -> tuple[int, int, int, int]:
         event_type=terms.mechanism.event_type, charged=terms.privacy.max_attempts,
     )  # fmt: skip
 
+    checkpoint = Checkpoint(origin=terms.consortium, size=firms + 1, root=bytes(32))
+    view = show_log(signer, checkpoint, [bytes(32)] * (firms + 1))  # what a round adds to the log
+    word = cosign(signer, checkpoint, time_s=0)
+
     def up(batch: SignedBatch | None) -> int:
         vector = np.zeros(terms.dimension, dtype=np.uint32)
         message = Contribution(
-            run=terms.run_id, attempt=1, vector=vector, entries=(receipt,), batch=batch
-        )
+            run=terms.run_id, attempt=1, vector=vector, cosignature=word, entries=(receipt,),
+            batch=batch,
+        )  # fmt: skip
         return len(message.encode())
 
     def down(batches: tuple[bytes, ...]) -> int:
         roster = tuple(f"{number:0{len(NAME)}d}" for number in range(firms))
         message = Round(
-            run=terms.run_id, round_number=1, attempt=1, log_size=firms, log_root=bytes(32),
+            run=terms.run_id, round_number=1, attempt=1, log=view, cosigned=firms,
+            cosignatures=(word,) * min(firms, COSIGNERS_SHOWN),
             roster=roster, seen=(tip.seq,) * firms, keys=(bytes(32),) * firms,
             proofs=(proofs[0],) * firms, batches=batches,
             weights=np.zeros(terms.dimension, dtype=np.float32),

@@ -80,8 +80,9 @@ def encoding(v: Vectors) -> None:
         v.bad(f"frame_bad_{name}", "parse_frame", name.replace("_", " "), data=data.hex())
     ask = {"kind": "ask", "run": RUN, "firms": ["bert"], "nonces": ["ab" * 32]}
     v.good("message_ask", "message", b.frame(ask), frame=b.frame(ask))
+    view = (5).to_bytes(8, "big") + bytes([7]) * 32 + bytes([8]) * 64 + bytes([9]) * 64
     offer = b.frame({"kind": "offer", "run": RUN, "next_attempt": 1, "seen": 0, "peers": 1},
-                    [b"{}", b"{}", b"{}", b"p", b"r"])  # fmt: skip
+                    [b"{}", b"{}", b"{}", view, b"p", b"r"])  # fmt: skip
     v.good("message_offer", "message", offer, frame=offer)
     for name, header, blobs in (
         ("unknown_key", {**ask, "x": 1}, []),
