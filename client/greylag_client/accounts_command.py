@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from greylag_client.firm import FirmDirectory
-from greylag_client.ledger import Ledger
+from greylag_client.ledger import Ledger, copied_ledger
 from greylag_client.policy import read_policy
 from greylag_client.terminal import Directory, Format, say
 
@@ -32,10 +32,11 @@ def budget(directory: Directory, output: Format = "text") -> None:
     from greylag_client.spending import accounts_of
 
     firm = FirmDirectory.open(directory)
-    ledger = Ledger(firm.ledger_path)
-    opened = [item.name for item in ledger.datasets.opened()]
-    accounts = accounts_of(ledger, read_policy(firm.policy_path), opened, now_s=time.time())
-    facts = {"entries": ledger.tip().seq, "datasets": [_facts(item) for item in accounts]}
+    policy = read_policy(firm.policy_path)
+    with copied_ledger(firm.ledger_path) as ledger:  # also from a disk that cannot be written
+        opened = [item.name for item in ledger.datasets.opened()]
+        accounts = accounts_of(ledger, policy, opened, now_s=time.time())
+        facts = {"entries": ledger.tip().seq, "datasets": [_facts(item) for item in accounts]}
     say(facts, "\n\n".join(_describe(item) for item in accounts), output)
 
 
@@ -47,7 +48,7 @@ def close(
     """Leave a run for ever, whatever the lead says. What was charged stays spent; a reservation
     that nothing was charged against is free again."""
     from greylag_client.closing import close_run
-    from greylag_client.composition import identity_of
+    from greylag_client.identity import identity_of
 
     firm = FirmDirectory.open(directory)
     account = close_run(Ledger(firm.ledger_path), identity_of(firm), run_id)
@@ -80,7 +81,7 @@ def data(
     from greylag_client.data_files import FirmData
 
     firm = FirmDirectory.open(directory)
-    ledger = Ledger(firm.ledger_path)
+    ledger = Ledger(firm.ledger_path, copied=opening is None and moving is None)
     files = FirmData.of(firm, ledger)
     notes = []
     if opening is not None:

@@ -18,11 +18,14 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from greylag_protocols.accounting import leave_sums_to
 from greylag_protocols.errors import ConfigError, GreylagError
 
-from greylag_client.composition import identity_of, make_participant
+from greylag_client.accounting_child import AccountingChild
+from greylag_client.composition import make_participant
 from greylag_client.firm import FirmDirectory
 from greylag_client.gate import Gate
+from greylag_client.identity import identity_of
 from greylag_client.link import FAREWELL_S, FINISH_S, keep_connected
 from greylag_client.local_door import AGENT_BYTES, LocalDoor, door_path
 from greylag_client.page.connection import LinkWatch
@@ -57,6 +60,7 @@ def run_agents(
         ConfigError: the page cannot be served.
     """
     torch.set_num_threads(1)  # small models: more threads cost more than they give
+    leave_sums_to(AccountingChild())
     signals = _catch_signals()
     agents = [FirmAgent(root, approve=approve) for root in dict.fromkeys(roots)]
     if len(agents) == 1:
@@ -110,7 +114,8 @@ def _end(agents: Sequence["FirmAgent"]) -> None:
         if time.monotonic() > until_s:
             names = ", ".join(str(agent.root) for agent in late)
             raise GreylagError(
-                f"an answer took too long and was given up: {names}; the ledger is in order"
+                f"an answer took too long and was given up: {names}; the ledger is in "
+                "order, and the agent can be started again"
             )
         notify("WATCHDOG=1")
         time.sleep(0.05)

@@ -15,6 +15,7 @@ from greylag_client.plugins import plugins
 from greylag_client.quality.commands import check, schema
 from greylag_client.rehearsal.command import try_plan
 from greylag_client.terminal import errors, run_app
+from greylag_client.trust import export_trust
 
 app = typer.Typer(
     help="The firm's side: join, keep the veto and the budget, train, predict. "
@@ -68,6 +69,7 @@ app.command("data")(accounts_command.data)
 app.command()(accounts_command.close)
 app.command()(page_command.page)
 app.command()(doctor)
+app.command()(export_trust)
 app.command()(check)
 app.command()(schema)
 app.command("try")(try_plan)

@@ -50,7 +50,9 @@ class Gate:
                 return answer_frame(self._app, self._context, frame, train=train)
             except sqlite3.Error as error:  # a damaged or locked file must not end the agent
                 raise RefusedError(
-                    f"the ledger could not be read ({error})", refusal_class="protocol"
+                    f"the ledger could not be read ({error}); nothing was sent. End the other "
+                    "program that holds it; `greylag-client doctor` says whether it is damaged",
+                    refusal_class="protocol",
                 ) from None
 
     def _refuse(self, message: CoordinatorMessage) -> Refusal:

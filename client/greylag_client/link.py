@@ -25,6 +25,8 @@ CHUNK_BYTES = 1 << 20
 ID_BYTES = 16
 MAX_FRAME_BYTES = 512 << 20
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 15.0
+REPLACED_WAIT_S, LONGEST_REPLACED_WAIT_S = 60.0, 3600.0
+WATCH_ENDS_S = 0.3
 HELD_S = 1.0  # a connection that lasts so long was not refused
 PROXY_TIMEOUT_S = 10.0
 FINISH_S = 30.0  # for an answer under way when the agent is told to end
@@ -88,7 +90,9 @@ def keep_connected(
 ) -> None:
     """Stay connected to the coordinator until ``stop`` is set, whatever the network does.
 
-    An answer that is under way when ``stop`` is set is finished and handed over first.
+    An answer that is under way when ``stop`` is set is finished and handed over first. An agent in
+    whose place another one of its firm connects waits long, or the two would throw each other out
+    for ever.
 
     Args:
         address: ``host:port``.
@@ -96,9 +100,18 @@ def keep_connected(
         name: whose log lines they are.
     """
     wait_s, said = FIRST_WAIT_S, ""
+    replaced_wait_s = REPLACED_WAIT_S
     while not stop.is_set():
-        connection = _Connection(address, name, stop)
+        started_s, connection = time.monotonic(), _Connection(address, name, stop)
         reason = connection.serve(tls, answer)
+        if time.monotonic() - started_s > 2 * LONGEST_REPLACED_WAIT_S:  # the other one is gone
+            replaced_wait_s = REPLACED_WAIT_S
+        if connection.replaced:
+            logger.error("%s: %s This one tries again in %.0f s", name, reason, replaced_wait_s)
+            if stop.wait(replaced_wait_s):
+                return
+            replaced_wait_s = min(LONGEST_REPLACED_WAIT_S, 2 * replaced_wait_s)
+            continue
         if connection.held:
             wait_s, said = FIRST_WAIT_S, ""
         if stop.is_set():
@@ -116,6 +129,7 @@ class _Connection:
 
     Attributes:
         held: whether the lead took it.
+        replaced: whether the lead ended it for another one of the same firm.
     """
 
     def __init__(self, address: str, name: str, stop: threading.Event) -> None:
@@ -126,6 +140,7 @@ class _Connection:
         self._answering = threading.Lock()
         self._ready_s: float | None = None  # on the steady clock
         self.held = False
+        self.replaced = False
 
     def serve(self, tls: TlsCredentials | ReadTls, answer: Answer) -> str:
         """Dial, and answer until the connection ends; why it did, for people."""
@@ -137,6 +152,8 @@ class _Connection:
                     self._answer_parcels(channel, answer)
                 finally:
                     channel.unsubscribe(self._note_state)
+                    # gRPC's thread for it looks every 0.2 s, and fails aloud on a closed channel.
+                    time.sleep(WATCH_ENDS_S)
         except grpc.RpcError as error:
             return self._why(error, credentials)
         except GreylagError as error:  # keys that cannot be read, a proxy that cannot be used
@@ -196,6 +213,14 @@ class _Connection:
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             self.held = False  # however long it took: else each retry would say the same
             return f"the lead at {self._address} refuses this firm: {text}"
+        if code is grpc.StatusCode.ABORTED:
+            self.replaced = True
+            return (
+                f"another agent of this firm connected to the lead at {self._address} in place of "
+                "this one. A firm has one agent: end the one that should not run (a second machine "
+                "or container with a copy of this directory?). If you know of none, somebody has "
+                "this firm's keys: tell the lead, and run `greylag-client revoke`."
+            )
         if (expired := expired_on(tls.certificate)) is not None:
             return (
                 f"not connected to {self._address}: this firm's certificate expired on {expired}. "

@@ -43,11 +43,8 @@ from greylag_protocols.messages import (
     Offer,
     Refusal,
     Round,
-    Seen,
     Show,
 )
-from greylag_protocols.peers import Seen as SeenStatement
-from greylag_protocols.peers import count_peers
 from greylag_protocols.plan import parse_terms
 from greylag_protocols.round import Attempt
 from greylag_protocols.terms import Terms, terms_digest
@@ -58,13 +55,12 @@ from greylag_client.contribution import make_vector
 from greylag_client.ledger import Debit, Ledger, RunAccount
 from greylag_client.log_watch import LogWatch, check_cosignatures
 from greylag_client.masks import Masker
+from greylag_client.peer_words import NONCE_BYTES, PeerWords
 from greylag_client.policy import Policy, ReadPolicy
 from greylag_client.session import DataSource, Identity, LoadedData, Memberships, Session
 from greylag_client.witness import Sight
 
 logger = logging.getLogger(__name__)
-
-NONCE_BYTES = 32
 
 
 def _refusal_class(error: GreylagError) -> RefusalClass:
@@ -105,10 +101,8 @@ class Participant:
         self._entropy = entropy
         self._clock = clock
         self._watch = LogWatch(identity, ledger, clock)
+        self._peers = PeerWords(identity, ledger, nonce=entropy(NONCE_BYTES).hex())
         self._sessions: dict[str, Session] = {}
-        self._nonce = entropy(NONCE_BYTES).hex()  # of this start
-        # The largest max_colluding for which enough peers confirmed this ledger since this start.
-        self._vouched_for = 0
 
     def handle(self, message: CoordinatorMessage) -> FirmMessage:
         """Answer a message. Refusals tell the coordinator a class; the reason stays in this log."""
@@ -116,7 +110,7 @@ class Participant:
             if isinstance(message, Offer):
                 return self._accept(message)
             if isinstance(message, Ask):
-                return self._vouch(message)
+                return self._peers.answer(message)
             if isinstance(message, Round):
                 return self._contribute(message)
             if isinstance(message, Show):
@@ -162,9 +156,9 @@ class Participant:
             raise VerificationError("other terms were accepted under this run id; tell the lead")
         # Also for a run under way: the firm may have changed its mind since.
         policy = self._allow(terms)
-        agreed = self._peers_agree(offer, membership, terms.privacy.max_colluding)
+        agreed = self._peers.agree(offer, membership, terms.privacy.max_colluding)
         if not agreed or offer.log.first > self._watch.size:
-            return Asking(run=offer.run, nonce=self._nonce, log_size=self._watch.size)
+            return Asking(run=offer.run, nonce=self._peers.nonce, log_size=self._watch.size)
         sight = self._watch.look(offer.log, held=offer.seen)
         if account is None:
             names = self._ledger.affordable(
@@ -231,23 +225,6 @@ class Participant:
             )
         return membership
 
-    def _peers_agree(self, offer: Offer, membership: Membership, max_colluding: int) -> bool:
-        """Whether enough other firms vouch, since this start, that nothing is missing here.
-
-        Enough for one run need not be enough for another, whose noise is to survive more liars.
-        """
-        if max_colluding > self._vouched_for and max_colluding < count_peers(
-            offer.peers,
-            membership=membership,
-            firm=self._identity.firm,
-            nonce=self._nonce,
-            tip=self._ledger.tip(),
-            head_at=self._ledger.head_at,
-            max_colluding=max_colluding,
-        ):
-            self._vouched_for = max_colluding
-        return max_colluding <= self._vouched_for
-
     def _reserve(
         self,
         terms: Terms,
@@ -284,21 +261,6 @@ class Participant:
             privacy.max_attempts,
             terms.run.purpose,
         )
-
-    def _vouch(self, ask: Ask) -> Seen:
-        """Say what was seen last of other firms that have just started."""
-        identity, statements = self._identity, []
-        for firm, nonce in zip(ask.firms, ask.nonces, strict=True):
-            tip = self._ledger.peers.tip(firm)
-            seen = SeenStatement(
-                firm=identity.firm,
-                consortium=identity.consortium,
-                about=firm,
-                nonce=nonce,
-                seq=tip.seq,
-            )
-            statements.append(seen.sign(identity.signer, tip.head))
-        return Seen(run=ask.run, statements=tuple(statements))
 
     # -- attempt -------------------------------------------------------------------------------
 

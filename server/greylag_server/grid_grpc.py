@@ -53,6 +53,7 @@ M_ARENA_MAX = -8  # of glibc's malloc.h
 SENDERS = 16
 RECHECK_S = 10.0  # a firm that was taken out may stay connected for so long
 SENDER_WAIT_S = 5.0  # then a parcel goes all the same: slow firms must not keep others waiting
+REPLACED = "another agent of this firm connected"  # with the status that nothing else here ends by
 OPTIONS = [
     ("grpc.max_receive_message_length", CHUNK_BYTES + 64),
     ("grpc.keepalive_time_ms", 10_000),
@@ -71,6 +72,7 @@ class _Session:
     node: int
     outbox: "asyncio.Queue[list[bytes] | None]" = field(default_factory=asyncio.Queue)
     pending: dict[bytes, Message] = field(default_factory=dict)
+    replaced: bool = False
 
 
 class GrpcGrid(FrameGrid):
@@ -213,6 +215,8 @@ class GrpcGrid(FrameGrid):
         finally:
             reader.cancel()
             self._close(session)
+        if session.replaced:  # an agent that is still there must not just dial again
+            await context.abort(grpc.StatusCode.ABORTED, REPLACED)
 
     async def _check_admission(self, firm: str, pin: str, context: _StreamContext) -> None:
         """End the stream of a firm that may not connect, with a sentence for its log."""
@@ -265,6 +269,7 @@ class GrpcGrid(FrameGrid):
             self._connections += 1
             session = _Session(firm=firm, pin=pin, node=node_id(firm, self._connections))
             for other in [item for item in self._sessions.values() if item.firm == firm]:
+                other.replaced = True
                 other.outbox.put_nowait(None)
                 self._drop(other, "replaced by a newer connection")
             self._sessions[session.node] = session

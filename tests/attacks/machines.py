@@ -86,7 +86,10 @@ def copy_of(firm: Firm, *, memory: bool, own_ledger: bool = True) -> Participant
         clock=firm.clock,
     )
     if memory:
-        copy._vouched_for, copy._nonce = firm.participant._vouched_for, firm.participant._nonce
+        copy._peers.vouched_for, copy._peers.nonce = (
+            firm.participant._peers.vouched_for,
+            firm.participant._peers.nonce,
+        )
         for run, session in firm.participant._sessions.items():
             keys, batches = deepcopy(session.keys), dict(session.batches)
             copy._sessions[run] = replace(session, keys=keys, batches=batches)

@@ -54,9 +54,9 @@ def test_a_roster_below_the_firms_minimum(
 def test_one_host_as_many_firms(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     operators = dict.fromkeys(ALL[1:], "host")
     lead = watched_lead(memory_path, wide(make_terms()), operators=operators)
-    lead.victim.participant._vouched_for = 9  # the host would vouch for it, of course
+    lead.victim.participant._peers.vouched_for = 9  # the host would vouch for it, of course
     for name in ALL[1:]:
-        lead.consortium.firms[name].participant._vouched_for = 9
+        lead.consortium.firms[name].participant._peers.vouched_for = 9
     lead.enter()
     message = lead.round(1)
     lead.refused(message, "one operator run 3 firms")

@@ -147,7 +147,7 @@ def test_firms_that_saw_two_lists_under_one_number_meet_over_honest_keys_only(
     for name in ALL:
         told = forged if name == "firm-c" else true
         approve(lead, name, told)
-        lead.consortium.firms[name].participant._vouched_for = 9
+        lead.consortium.firms[name].participant._peers.vouched_for = 9
         lead.take_batch(name, lead.accepted(name, membership=told).batch)
     message, keys = lead.round(1), lead.batches["firm-d"][0].keys
     # firm-c takes firm-d's keys from the lead, signed once more; the lead's own keys firm-a would

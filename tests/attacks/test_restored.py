@@ -25,7 +25,7 @@ from attacks.machines import (
     words,
 )
 from consortium_in_memory import NAME, Consortium, make_terms
-from greylag_client import participant
+from greylag_client import peer_words
 from greylag_client.participant import Participant
 from greylag_client.peer_notes import PeerNotes
 from greylag_protocols.errors import VerificationError
@@ -49,7 +49,7 @@ def test_a_restored_ledger_is_caught_by_peers_and_by_the_leads_own_count(
     put_back(lead.victim, backup)
     lead.refused(lead.offer(), "it was restored from an old copy")
     # Without the peers an honest lead's count stops it, once it has given out keys.
-    monkeypatch.setattr(participant, "count_peers", lambda *_, **__: 99)
+    monkeypatch.setattr(peer_words, "count_peers", lambda *_, **__: 99)
     lead.enter("firm-a")
     lead.refused(replace(lead.round(5), seen=(5, 0, 0, 0)), "restored from an old copy")
     # Without either everything is spent again: twice the releases under the price of one run.
@@ -130,7 +130,7 @@ def test_words_withheld_replayed_or_of_liars_alone_get_no_keys(
 ) -> None:
     """``firm-d`` is the liar: of max_colluding = 1 there is one."""
     lead = watched_lead(memory_path, make_terms(rounds=8)).enter()
-    old_nonce = lead.victim.participant._nonce
+    old_nonce = lead.victim.participant._peers.nonce
     old = words(lead, old_nonce, "firm-b", "firm-c")
     backup = keep_copy(lead.victim)
     spend(lead, range(1, 3))
@@ -138,13 +138,13 @@ def test_words_withheld_replayed_or_of_liars_alone_get_no_keys(
     put_back(lead.victim, backup)
     victim = lead.victim.participant
     liar = lead.consortium.firms["firm-d"]
-    facts = {"firm": "firm-d", "consortium": NAME, "about": "firm-a", "nonce": victim._nonce}
+    facts = {"firm": "firm-d", "consortium": NAME, "about": "firm-a", "nonce": victim._peers.nonce}
     lie = SeenStatement(**facts, seq=0).sign(liar.signer, bytes(32))
     for peers in ((), (lie,), (lie, lie)):
         assert isinstance(victim.handle(lead.offer(peers=peers)), Asking)
     for peers, reason in (
         (old, "an answer to another question"),
-        ((lie, *words(lead, victim._nonce, "firm-b")), "restored from an old copy"),
+        ((lie, *words(lead, victim._peers.nonce, "firm-b")), "restored from an old copy"),
     ):
         caplog.clear()
         assert isinstance(victim.handle(lead.offer(peers=peers)), Refusal)
@@ -152,13 +152,15 @@ def test_words_withheld_replayed_or_of_liars_alone_get_no_keys(
     assert victim._sessions == {}
     # Without a nonce of this start old words count; without one word more than there are liars,
     # theirs are enough. Either way the restored ledger goes to work.
-    victim._nonce = old_nonce
+    victim._peers.nonce = old_nonce
     assert isinstance(victim.handle(lead.offer(peers=old)), Accepted)
     put_back(lead.victim, backup)
     victim = lead.victim.participant
-    count = participant.count_peers
-    monkeypatch.setattr(participant, "count_peers", lambda *at, **rest: count(*at, **rest) + 1)
-    lie = SeenStatement(**{**facts, "nonce": victim._nonce}, seq=0).sign(liar.signer, bytes(32))
+    count = peer_words.count_peers
+    monkeypatch.setattr(peer_words, "count_peers", lambda *at, **rest: count(*at, **rest) + 1)
+    lie = SeenStatement(**{**facts, "nonce": victim._peers.nonce}, seq=0).sign(
+        liar.signer, bytes(32)
+    )
     assert isinstance(victim.handle(lead.offer(peers=(lie,))), Accepted)
 
 
@@ -174,12 +176,12 @@ def test_words_that_were_enough_for_a_smaller_run_are_not_for_a_larger_one(
     victim = lead.victim.participant
 
     def lies() -> tuple[bytes, ...]:
-        return words(lead, victim._nonce, "firm-d", "firm-e")
+        return words(lead, victim._peers.nonce, "firm-d", "firm-e")
 
     assert isinstance(victim.handle(lead.offer(peers=lies())), Asking)
     assert isinstance(victim.handle(lead.offer(run="small-2", terms=small, peers=lies())), Accepted)
     assert isinstance(victim.handle(lead.offer()), Asking)
-    victim._vouched_for = 2  # without: vouched is vouched
+    victim._peers.vouched_for = 2  # without: vouched is vouched
     assert isinstance(victim.handle(lead.offer()), Accepted)
 
 
@@ -191,13 +193,13 @@ def test_one_operators_many_members_do_not_vouch_for_each_other(
     lead = watched_lead(memory_path, make_terms(), firms=6, operators=operators)
     victim = lead.victim.participant
     for liars in (("firm-d", "firm-e"), ("firm-d", "firm-f")):
-        peers = words(lead, victim._nonce, *liars)
+        peers = words(lead, victim._peers.nonce, *liars)
         assert isinstance(victim.handle(lead.offer(peers=peers)), Asking)
         with monkeypatch.context() as change:
             change.setattr(Membership, "independent", lambda _, firms, __: len(set(firms)))
             assert isinstance(victim.handle(lead.offer(peers=peers)), Accepted)
-        victim._vouched_for = 0
-    peers = words(lead, victim._nonce, "firm-b", "firm-d")
+        victim._peers.vouched_for = 0
+    peers = words(lead, victim._peers.nonce, "firm-b", "firm-d")
     assert isinstance(victim.handle(lead.offer(peers=peers)), Accepted)
 
 

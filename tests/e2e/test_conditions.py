@@ -192,6 +192,39 @@ def test_a_full_disk_and_one_that_cannot_be_written(world: World) -> None:
         stuck = Agent(world, directory)
         assert stuck.process.wait(60) == 2
         assert "Read-only file system" in stuck.said
+        seen = budget(directory)  # it can be looked at all the same
+        assert sum(charged(directory)) > paid + 3
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        assert budget(directory) == seen
+
+
+def test_the_budget_of_a_read_only_disk_has_the_last_debits(world: World) -> None:
+    """Whatever an agent that was killed, or a backup, left beside the ledger."""
+    name, *others = world.tables
+    with small_disk(world.root / "disk") as disk:
+        directory = disk / name
+        shutil.copytree(world.firm(name), directory)
+        world.set_pace(reply_offset_s=0.1)
+        world.start_agent(*others)
+        agent = Agent(world, directory)
+        world.start_training()
+        world.wait_for_rounds(3)
+        wait_until(lambda: sum(charged(directory)) >= 3, world.root / "server.log")
+        maps = Path(f"/proc/{agent.process.pid}/maps").read_text()
+        assert "libtorch" in maps
+        # It trains, and holds in memory nothing that training does without.
+        assert not re.search("/(scipy|sklearn|openpyxl|pint)/", maps)
+        agent.process.kill()
+        agent.process.wait(60)
+        log = directory / "ledger.sqlite-wal"
+        assert log.stat().st_size > 0
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        seen = charged(directory)
+        assert sum(seen) >= 3
+        # Without the log's index the log cannot be read there, and what lacks it is not shown.
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        log.with_name("ledger.sqlite-shm").unlink()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         looked = subprocess.run(
             [program("greylag-client"), "budget", str(directory)],
             capture_output=True,
@@ -201,7 +234,7 @@ def test_a_full_disk_and_one_that_cannot_be_written(world: World) -> None:
         assert looked.returncode == 2
         assert "read-only or full disk" in " ".join(looked.stderr.split())
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
-        assert charged(directory)[0] >= paid
+        assert charged(directory) == seen
 
 
 def test_another_consortiums_lead(world: World) -> None:

@@ -1,17 +1,22 @@
 """Secrets stay where they are: a whole consortium by its commands, logging all, and then a scan.
 
 Looked through: everything that any program printed, every file of the lead's, every process's
-command line. Looked for: keys, tokens, passwords and cells of the firms' tables, in all the forms
-that a program would write them in.
+command line, the firm's page. Looked for: keys (also those that a renewal or leaving did away
+with), tokens, passwords and cells of the firms' tables, in all the forms that a program would write
+them in.
 """
 
 import base64
+import http.client
 import re
+import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
 import polars as pl
 import pytest
@@ -23,9 +28,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from greylag_lab.processes import program
+from greylag_client.enrolment_client import make_csr
+from greylag_client.firm import FirmDirectory, TlsCredentials
+from greylag_lab.processes import background, program
+from greylag_server.consortium import Consortium
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(480)]
 
 PASSWORD = "quiet-Heron-5309"  # noqa: S105 - the test's own
 CELL = 1234.56789012345  # of a target; no program has a reason to know it but its firm's agent
@@ -86,6 +94,72 @@ def private_keys(directory: Path, name: str) -> dict[str, bytes]:
     if (keys / "data.key").exists():
         secrets[f"{name}: data key"] = (keys / "data.key").read_bytes()
     return secrets
+
+
+def expire(lead: Path, directory: Path) -> None:
+    """Give a firm's own TLS key a certificate of 100 days ago."""
+    firm = FirmDirectory.open(directory)
+    tls, name = firm.read_tls(), firm.settings.firm
+    key = load_pem_private_key(tls.key, None)
+    old = Consortium.open(lead).authority.sign_firm(
+        make_csr(key, name),  # type: ignore[arg-type]
+        firm=name,
+        now_s=time.time() - 100 * 24 * 3600,
+    )
+    firm.write_tls(
+        TlsCredentials(ca=tls.ca, key=tls.key, certificate=old.public_bytes(Encoding.PEM))
+    )
+
+
+def wait_for(condition: Callable[[], object], log: Path) -> None:
+    until_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until_s, log.read_text(errors="replace")[-2000:]
+        time.sleep(0.1)
+
+
+class Page:
+    """A firm's page in its owner's browser.
+
+    Attributes:
+        secrets: what opens it.
+        bodies: all that it showed, by address.
+    """
+
+    def __init__(self, link: str, firm: str) -> None:
+        address = urlsplit(link)
+        self._host, self._firm = address.netloc, firm
+        token = address.query.removeprefix("token=")
+        self.bodies: dict[str, bytes] = {}
+        status, cookie, _ = self._ask("GET", f"/?{address.query}")
+        assert status == http.client.SEE_OTHER
+        self._cookie = cookie.partition(";")[0]
+        self.secrets = {"token": token.encode(), "cookie": self._cookie.partition("=")[2].encode()}
+
+    def _ask(
+        self, method: str, path: str, form: dict[str, str] | None = None
+    ) -> tuple[int, str, bytes]:
+        headers = {"Cookie": getattr(self, "_cookie", ""), "Origin": f"http://{self._host}"}
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        with closing(http.client.HTTPConnection(self._host, timeout=60)) as connection:
+            connection.request(method, path, urlencode(form or {}), headers)
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("Set-Cookie", ""), answer.read()
+
+    def read(self, path: str) -> bytes:
+        status, _, body = self._ask("GET", path)
+        assert status == http.client.OK, body
+        self.bodies[path] = body
+        return body
+
+    def act(self, action: str) -> None:
+        found = re.search(rb'name="word" value="([0-9a-f]{64})"', self.read(f"/firm/{self._firm}"))
+        assert found is not None
+        self.secrets["word on forms"] = found[1]
+        form = {"word": found[1].decode()}
+        status, _, body = self._ask("POST", f"/firm/{self._firm}/act/{action}", form)
+        assert status == http.client.SEE_OTHER, body
 
 
 class CommandLines:
@@ -167,17 +241,34 @@ def test_no_secret_is_written_where_it_does_not_belong(
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         world.set_pace(rounds=10)
-        world.start_agent("newcomer")
-        world.start_agent(*world.tables)
+        secrets = private_keys(new, "newcomer, before the renewal")
+        expire(world.lead, new)
+        log = world.root / "newcomer.log"
+        command = ["run", str(new), "--page", "--approve-members", world.digest]
+        stack.enter_context(background("greylag-client", command, log))
+        wait_for(lambda: "connected to the lead" in " ".join(log.read_text().split()), log)
+        assert "the certificate was renewed" in " ".join(log.read_text().split())
+        hosted = world.start_agent(*world.tables)
         run_id = world.start_training()
         world.wait_for_end()
         run("members", "members", str(new))
         run("budget", "budget", str(new))
         run("doctor", "doctor", str(new), "--format", "json")
+        page = Page(run("page", "page", str(new)), "newcomer")
+        for language in ("en", "zh"):
+            page.read(f"/firm/newcomer?lang={language}")
+        for action in ("pause", "resume"):
+            page.act(action)
         run("close", "close", str(new), run_id)
-        secrets = {}
         for name in ("newcomer", victim):
             secrets |= private_keys(world.firm(name), name)
+        hosted.send_signal(signal.SIGTERM)
+        assert hosted.wait(60) == 0
+        run("leave", "leave", str(world.firm(victim)), "--yes")
+        left = {
+            key: secret for key, secret in secrets.items() if re.match(f"{victim}: (id|TLS)", key)
+        }
+        assert found(left, files(world.firm(victim))) == []
         run(
             *("revoke", "revoke", str(new), "--out", str(tmp_path / "revocation")),
             typed=f"{recovery[1]}\n",
@@ -195,6 +286,14 @@ def test_no_secret_is_written_where_it_does_not_belong(
     assert found(secrets, [(join_key, printed.pop(join_key))]) == [
         f"newcomer: recovery key in {join_key}"
     ]
+    # So is the page's link for its command's; the word is on the page's own forms.
+    (page_key,) = [key for key in printed if key.startswith("page")]
+    assert found(page.secrets, [(page_key, printed.pop(page_key))]) == [f"token in {page_key}"]
+    shown = list(page.bodies.items())
+    assert all(run_id.encode() in body for _, body in shown)
+    assert found({**secrets, "token": page.secrets["token"]}, shown) == []
+    assert found({"cookie": page.secrets["cookie"]}, shown) == []
+    secrets |= page.secrets
     logs = [(path.name, path.read_bytes()) for path in world.root.glob("*.log")]
     assert any(b"DEBUG" in content for _, content in logs), "nothing was loud"
     assert any(b"accepted on main" in content for _, content in logs)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -349,6 +350,44 @@ def test_a_second_connection_replaces_the_first(lead: Lead) -> None:
     wait_for(lambda: list(lead.grid.get_node_ids()) not in ([], [first]))
     (second,) = nodes(lead.grid, 1)
     assert unwrap(ask(lead.grid, second, b"who")) == b"second"
+
+
+def replaced(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What agents said when another one of their firm connected in their place."""
+    records = [item for item in caplog.records if item.name == link.__name__]
+    return [item for item in records if "another agent of this firm" in item.getMessage()]
+
+
+def test_two_agents_of_a_firm_do_not_throw_each_other_out(
+    lead: Lead, caplog: pytest.LogCaptureFixture
+) -> None:
+    lead.start_agent("firm-a", lambda frame: b"first")
+    (first,) = nodes(lead.grid, 1)
+    lead.start_agent("firm-a", lambda frame: b"second")
+    wait_for(lambda: replaced(caplog))
+    (second,) = nodes(lead.grid, 1)
+    assert second != first
+    time.sleep(2 * link.FIRST_WAIT_S)  # when an agent that had only lost its way would be back
+    assert list(lead.grid.get_node_ids()) == [second]
+    assert unwrap(ask(lead.grid, second, b"who")) == b"second"
+    (said,) = replaced(caplog)
+    assert said.levelno == logging.ERROR
+    assert "end the one that should not run" in said.getMessage()
+    assert "greylag-client revoke" in said.getMessage()
+    assert "tries again in 60 s" in said.getMessage()
+
+
+def test_an_agent_that_is_replaced_again_waits_longer_each_time(
+    lead: Lead, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "REPLACED_WAIT_S", 0.05)
+    for _ in range(2):
+        lead.start_agent("firm-a")
+    wait_for(lambda: len(replaced(caplog)) >= 6)
+    waits = [item.args[2] for item in replaced(caplog)[:6]]  # type: ignore[index]
+    assert sorted(waits)[:2] == [0.05, 0.05]
+    assert sorted(waits)[2:4] == [0.1, 0.1]
+    assert max(waits) >= 0.2
 
 
 def test_an_agent_dials_again_until_the_server_is_there(lead: Lead) -> None:

@@ -54,7 +54,7 @@ def personalise(
 def _read_rows(shared: "Predictor", data: Path | None, directory: Path | None) -> "Table":
     from greylag_client.data_files import FirmData
     from greylag_client.firm import FirmDirectory
-    from greylag_client.rehearsal.cost import copied_ledger
+    from greylag_client.ledger import copied_ledger
     from greylag_client.table import load_table
 
     terms = shared.terms.data

@@ -146,8 +146,9 @@ def _rows_of_file(path: Path | None, terms: "Terms") -> Rows:
 def _rows_of_firm(firm: FirmDirectory, terms: "Terms") -> Rows:
     """The data sets that the agent would take for these terms, and what its ledger would say."""
     from greylag_client.data_files import FirmData
+    from greylag_client.ledger import copied_ledger
     from greylag_client.policy import read_policy
-    from greylag_client.rehearsal.cost import bill_of, copied_ledger
+    from greylag_client.rehearsal.cost import bill_of
     from greylag_client.table import parse_table, read_cells
 
     policy, now = read_policy(firm.policy_path), datetime.now().astimezone()

@@ -1,13 +1,9 @@
 """What a run would cost this firm: budget, rules, and epsilon in words that can be pictured."""
 
 import math
-import sqlite3
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from greylag_protocols.accounting import (
     MIN_NOISE_MULTIPLIER,
@@ -115,36 +111,6 @@ def _for_copies(terms: Terms, copies: int) -> float | None:
         terms.mechanism, copies=copies, releases=privacy.max_attempts, delta=privacy.delta
     )
     return epsilon if math.isfinite(epsilon) else None
-
-
-@contextmanager
-def copied_ledger(path: Path) -> Iterator[Ledger]:
-    """A copy of a firm's ledger that may be written to; the ledger itself is only read.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    with tempfile.TemporaryDirectory(prefix="greylag-try-") as name:  # its owner's alone
-        copy = Path(name) / "ledger.sqlite"
-        if path.exists():
-            # SQLite would make helper files beside a database that nobody has open.
-            live = path.with_name(path.name + "-wal").exists()
-            source = f"{path.absolute().as_uri()}?{'mode=ro' if live else 'immutable=1'}"
-            try:
-                with (
-                    closing(sqlite3.connect(source, uri=True)) as db,
-                    closing(sqlite3.connect(copy)) as twin,
-                ):
-                    db.backup(twin)
-            except sqlite3.Error as error:
-                raise ConfigError(
-                    f"{path} cannot be read ({error}); see: greylag-client doctor"
-                ) from None
-        ledger = Ledger(copy)
-        try:
-            yield ledger
-        finally:
-            ledger.close_file()
 
 
 def bill_of(

@@ -76,6 +76,7 @@ def play_rounds(
     own = len(engine)
     taken = min(own, crowd.most_units, max(1, round(expected)))
     deviation = grid.noise_std * crowd.firms**0.5
+    variance = terms.noise_variance(crowd.firms) if noisy else 0.0
     for _ in range(terms.training.rounds):
         units = rng.permutation(own)[:taken] if taken < own else np.arange(own)
         total = engine.clipped_sum(state.published(), units) * (expected / taken)
@@ -88,6 +89,7 @@ def play_rounds(
             rule=terms.step_rule,
             grid_step=grid.step,
             denominator=terms.denominator,
+            noise_variance=variance,
         )
         tick()
     return state.released()
