@@ -8,6 +8,7 @@ from greylag_protocols import (
     accounting,
     encoding,
     endorsement,
+    features,
     keys,
     log,
     masking,
@@ -221,6 +222,7 @@ def steps(given: Given) -> Given:
             rule=optimiser.StepRule(**facts),
             grid_step=number(given["grid_step"]),
             denominator=number(given["denominator"]),
+            noise_variance=number(given.get("noise_variance", 0.0)),
         )
         digests.append(state.digest().hex())
     return {
@@ -251,6 +253,13 @@ def settled(given: Given) -> Given:
 
 
 OPERATIONS["terms"] = settled  # the module has that name
+
+
+@operation
+def inputs(given: Given) -> list[list[str]]:
+    rows = [[np.nan if cell is None else number(cell) for cell in row] for row in given["rows"]]
+    data = plan.parse_terms(given["text"].encode()).data
+    return [hexed(row) for row in features.encode_features(data, np.array(rows))]
 
 
 @operation

@@ -2,7 +2,8 @@
 
 A record is its features: the same recipe measured again, with another target or in a file with
 more columns, has the same tag. A column that is zero or empty does not count, so that a plan which
-knows further constituents marks an old recipe as before.
+knows further constituents marks an old recipe as before. A category counts by its name: its number
+depends on the plan's list.
 """
 
 import hashlib
@@ -41,12 +42,24 @@ def record_tags(table: Table, key: bytes) -> list[bytes]:
     order = np.argsort(names)
     encoded = [name.encode() + b"\0" for name in names[order]]
     values = table.features[:, order]
-    used = ~np.isnan(values) & (values != 0)
+    kinds = table.data.by_feature
+    labels = [kinds[name].categories for name in names[order]]
+    texts = np.array([item is not None for item in labels])
+    used = ~np.isnan(values) & ((values != 0) | texts)
+
+    def content(at: int, value: np.float64) -> bytes:
+        known = labels[at]
+        if known is None:
+            return value.tobytes()
+        number = int(value)
+        label = known[number] if number < len(known) else ""  # beyond the list: other = true
+        return label.encode() + b"\0"
+
     return [
         _tag(
             key,
             b"greylag-record",
-            b"".join(encoded[at] + row[at].tobytes() for at in np.flatnonzero(mask)),
+            b"".join(encoded[at] + content(at, row[at]) for at in np.flatnonzero(mask).tolist()),
         )
         for row, mask in zip(values, used, strict=True)
     ]

@@ -60,9 +60,7 @@ def _build_plugin(terms: Terms) -> torch.nn.Sequential:
     if found != declared:
         raise _unfit(terms, f"it has parameters {found}, the terms say {declared}")
     module.to(torch.float64)
-    width = (2 if terms.data.missing == "zero-and-flag" else 1) * len(terms.data.feature_names)
-    classes = terms.data.targets[0].classes
-    outputs = len(terms.data.targets) if classes is None else len(classes)
+    width, outputs = terms.data.input_width, terms.data.outputs
     try:  # now, since nothing may fail once budget was spent
         shape = tuple(module(torch.zeros(1, width, dtype=torch.float64)).shape)
     except RuntimeError:

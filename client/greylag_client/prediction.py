@@ -39,6 +39,7 @@ from greylag_client.table import (
     outside_range,
     parse_features,
     read_cells,
+    with_declared_gaps,
 )
 
 MODEL_FILE = "model.safetensors"
@@ -163,8 +164,8 @@ def predict_csv(model: Path | Predictor, csv_in: Path) -> pl.DataFrame:
     that cannot be ruled out. Target and group columns need not be there.
 
     Raises:
-        ConfigError: the file lacks features or holds text, NaN or forbidden gaps in them, or
-            already has a column by one of the added names.
+        ConfigError: the file lacks features or holds text, unknown categories, NaN or forbidden
+            gaps in them, or already has a column by one of the added names.
         VerificationError: see ``Predictor.load``.
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(model)
@@ -175,7 +176,8 @@ def predict_csv(model: Path | Predictor, csv_in: Path) -> pl.DataFrame:
     problems.raise_if_any()
     if cells.height == 0:
         problems.add("the table has no rows; export it again with its data")
-    values = parse_features(cells, data, problems, refuse_outside=False)
+    known = with_declared_gaps(cells, data)
+    values = parse_features(known, data, problems, refuse_outside=False)
     problems.raise_if_any()
     added = _name_columns(predictor, predictor.predict(values))
     added.append(pl.Series(OUT_OF_RANGE, outside_range(data, values)))

@@ -5,14 +5,8 @@ spreadsheet counts them (row 1 is the header). Errors name columns and rows, nev
 end up in a log.
 """
 
-import codecs
 import collections
-import csv
 import difflib
-import gzip
-import io
-import shlex
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +19,12 @@ from greylag_protocols.features import Matrix, Records, encode_features, encode_
 from greylag_protocols.terms import DataTerms, Range, Target
 from numpy.typing import NDArray
 
-MISSING = ("", "NA")  # how a gap is written; surrounding blanks do not count
+from greylag_client.csv_cells import NAME_SHOWN as NAME_SHOWN
+from greylag_client.csv_cells import ROWS_SHOWN as ROWS_SHOWN
+from greylag_client.csv_cells import read_cells as read_cells
+
 FIRST_ROW = 2  # row 1 is the header
-ROWS_SHOWN = 5
 PROBLEMS_SHOWN = 12
-NAME_SHOWN = 60
-MAX_FILE_BYTES = 2 << 30
 
 Rows = NDArray[np.intp]
 
@@ -41,7 +35,8 @@ class Table:
 
     Attributes:
         data: the terms they were checked against.
-        features: shape (n, features), raw values in the order of the terms; NaN is missing.
+        features: shape (n, features), raw values in the order of the terms; of a text the number
+            of its category; NaN is missing.
         targets: regression: shape (n, targets), raw values, NaN where missing; classification:
             shape (n, 1), the class number.
         groups: the group of each row; rows of one group stand on one side of the split.
@@ -79,38 +74,14 @@ class Table:
 def load_table(path: Path, data: DataTerms) -> Table:
     """Read and check a firm's CSV file (.csv or .csv.gz, UTF-8, comma separated).
 
-    Further columns are allowed and ignored. An empty cell or ``NA`` is a gap: allowed among a
-    regression's targets unless a row has none at all, and among features only with
-    ``missing = "zero-and-flag"``.
+    Further columns are allowed and ignored. An empty cell, ``NA`` or what the terms list as
+    ``missing_values`` is a gap: allowed among a regression's targets unless a row has none at all,
+    and among features only with ``missing = "zero-and-flag"``.
 
     Raises:
         ConfigError: names every column that breaks the terms, how often, and in which rows.
     """
     return parse_table(read_cells(path), data, what=path.name)
-
-
-def read_cells(path: Path) -> pl.DataFrame:
-    """A CSV file's cells as text, stripped; gaps are null.
-
-    Raises:
-        ConfigError: no such file, another format or encoding, ragged rows, a column name twice.
-    """
-    text = _read_text(path)
-    header = _read_header(text, path.name)
-    try:
-        # With a byte order mark, or a table whose first column begins with "x^" would be unpacked.
-        marked = io.BytesIO(codecs.BOM_UTF8 + text.encode())
-        cells = pl.read_csv(
-            marked, has_header=False, skip_rows=1, schema=dict.fromkeys(header, pl.String)
-        )
-    except pl.exceptions.NoDataError:
-        cells = pl.DataFrame(schema=dict.fromkeys(header, pl.String))
-    except pl.exceptions.PolarsError:  # its text may quote cells, so it is not passed on
-        raise ConfigError(
-            f"{path.name}: not a well-formed CSV file{_first_bad_row(text, len(header))}; each row "
-            f"needs {len(header)} cells, quoted where they hold commas"
-        ) from None
-    return _drop_empty_end(_blank_to_null(cells))
 
 
 def parse_table(cells: pl.DataFrame, data: DataTerms, *, what: str) -> Table:
@@ -123,6 +94,7 @@ def parse_table(cells: pl.DataFrame, data: DataTerms, *, what: str) -> Table:
     needed = [*data.feature_names, *data.target_names]
     check_columns(cells, [*needed, *([data.group] if data.group else [])], problems)
     problems.raise_if_any()
+    cells = with_declared_gaps(cells, data)
     if cells.height == 0:
         problems.add("the table has no rows; export it again with its data")
     if cells.height > data.max_records_per_firm:
@@ -166,7 +138,8 @@ class Problems:
             shown = ", ".join(str(row + FIRST_ROW) for row in at[:ROWS_SHOWN])
             more = ", ..." if len(at) > ROWS_SHOWN else ""
             counted = f"{len(at)} {'row' if len(at) == 1 else 'rows'}"
-            self.add(f"{problem.format(counted)} (row {shown}{more})")
+            # Not ``format``: a column's name may hold braces.
+            self.add(f"{problem.replace('{}', counted, 1)} (row {shown}{more})")
 
     def raise_if_any(self) -> None:
         """Raises: ConfigError: if anything was noted."""
@@ -189,27 +162,59 @@ def check_columns(cells: pl.DataFrame, needed: Sequence[str], problems: Problems
             problems.add(f"column {name[:NAME_SHOWN]!r} is missing{hint}")
 
 
+def with_declared_gaps(cells: pl.DataFrame, data: DataTerms) -> pl.DataFrame:
+    """Cells that the terms declare missing become null; where numbers are due, also the same number
+    written otherwise (-99.0 for -99)."""
+    if not data.missing_values:
+        return cells
+    declared = pl.Series(data.missing_values, dtype=pl.String)
+    numbers = declared.cast(pl.Float64, strict=False).drop_nulls()
+    texts = {name for name, item in data.by_feature.items() if item.categories is not None}
+    texts |= {item.name for item in data.targets if item.classes is not None}
+    texts |= {data.group} if data.group else set()
+    columns = []
+    for name in ({*data.feature_names, *data.target_names} | texts) & {*cells.columns}:
+        column = cells[name]
+        gap = column.is_in(declared)
+        if name not in texts:
+            gap |= column.cast(pl.Float64, strict=False).is_in(numbers)
+        columns.append(pl.select(pl.when(gap).then(None).otherwise(column).alias(name)).to_series())
+    return cells.with_columns(columns)
+
+
 def parse_features(
     cells: pl.DataFrame, data: DataTerms, problems: Problems, *, refuse_outside: bool = True
 ) -> Matrix:
-    """Raw feature values, shape (rows, features), NaN where missing; problems are noted."""
-    names = data.feature_names
-    values = _parse_numbers(cells, names, problems)
-    if data.missing == "refuse":
-        gaps = _null(cells, names)
-        for index in np.flatnonzero(gaps.any(axis=0)).tolist():
-            problems.add_rows(
-                f"column {names[index]!r}: {{}} without a value; fill them in", gaps[:, index]
-            )
+    """Raw feature values, shape (rows, features), NaN where missing; problems are noted.
+
+    Args:
+        cells: with declared gaps as nulls.
+    """
+    names, kinds = data.feature_names, data.by_feature
+    gaps = _null(cells, names)
+    for index in np.flatnonzero(gaps.any(axis=0) & ~np.array(data.may_miss)).tolist():
+        problems.add_rows(
+            f"column {names[index]!r}: {{}} without a value; fill them in", gaps[:, index]
+        )
+    numeric = [name for name in names if kinds[name].categories is None]
+    numbers = _parse_numbers(cells, numeric, problems)
     if refuse_outside:
-        limits = [(item.range, item.unit) for item in data.features for _ in item.names]
-        _check_ranges(names, values, limits, problems)
-    return values
+        limits = [(kinds[name].bounds, kinds[name].unit) for name in numeric]
+        _check_ranges(numeric, numbers, limits, problems)
+    if len(numeric) == len(names):
+        return numbers
+    parsed = dict(zip(numeric, numbers.T, strict=True))
+    for name, kind in kinds.items():
+        if kind.categories is not None:
+            what = "value that is not among the terms' categories"
+            beyond = float(len(kind.categories)) if kind.other else None
+            parsed[name] = _parse_labels(cells[name], kind.categories, what, problems, beyond)
+    return np.stack([parsed[name] for name in names], axis=1)
 
 
 def outside_range(data: DataTerms, features: Matrix) -> NDArray[np.bool_]:
     """Which rows have a feature outside its public range, shape (n,)."""
-    bounds = np.array([item.range for item in data.features for _ in item.names])
+    bounds = np.array([item.bounds for item in data.features for _ in item.names])
     outside = (features < bounds[:, 0]) | (features > bounds[:, 1])  # False for NaN
     return np.asarray(outside.any(axis=1))
 
@@ -228,16 +233,41 @@ def _parse_targets(cells: pl.DataFrame, data: DataTerms, problems: Problems) -> 
 
 def _parse_classes(cells: pl.DataFrame, target: Target, problems: Problems) -> Matrix:
     labels = cells[target.name]
-    known = {label: float(number) for number, label in enumerate(target.classes or ())}
-    numbers = np.array([known.get(label, np.nan) for label in labels], dtype=np.float64)
-    gaps = labels.is_null().to_numpy()
-    allowed = ", ".join(repr(label) for label in list(known)[:PROBLEMS_SHOWN])
-    problems.add_rows(f"column {target.name!r}: {{}} without a class; remove them", gaps)
+    what = "class that the terms lack"
+    numbers = _parse_labels(labels, target.classes or (), what, problems)
     problems.add_rows(
-        f"column {target.name!r}: {{}} with a class that the terms lack (they have {allowed})",
-        np.isnan(numbers) & ~gaps,
+        f"column {target.name!r}: {{}} without a class; remove them", labels.is_null().to_numpy()
     )
     return numbers[:, np.newaxis]
+
+
+def _parse_labels(
+    labels: pl.Series,
+    known: Sequence[str],
+    what: str,
+    problems: Problems,
+    beyond: float | None = None,
+) -> NDArray[np.float64]:
+    """The number of each label, shape (rows,): ``beyond`` for those that are not known, or NaN and
+    a problem. Gaps are NaN."""
+    number = {label: float(at) for at, label in enumerate(known)}
+    default = np.nan if beyond is None else beyond
+    found = np.array(
+        [np.nan if label is None else number.get(label, default) for label in labels],
+        dtype=np.float64,
+    )
+    strange = np.isnan(found) & ~labels.is_null().to_numpy()
+    if strange.any():
+        allowed = ", ".join(repr(label) for label in known[:PROBLEMS_SHOWN])
+        more = ", ..." if len(known) > PROBLEMS_SHOWN else ""
+        # Which of them is meant, but never what the cell holds.
+        folded = {label.casefold(): label for label in known}
+        first = str(labels[int(np.flatnonzero(strange)[0])]).casefold()
+        near = difflib.get_close_matches(first[: 2 * NAME_SHOWN], folded, n=1)
+        hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
+        said = f"column {labels.name!r}: {{}} with a {what} (they have {allowed}{more}){hint}"
+        problems.add_rows(said, strange)
+    return found
 
 
 def _null(cells: pl.DataFrame, names: Sequence[str]) -> NDArray[np.bool_]:
@@ -305,68 +335,3 @@ def _held_out(keys: Sequence[bytes], *, holdout: float, seed: int) -> NDArray[np
 
     sides = {key: falls_below(key) for key in set(keys)}
     return np.array([sides[key] for key in keys], dtype=np.bool_)
-
-
-def _read_text(path: Path) -> str:
-    if not path.name.lower().endswith((".csv", ".csv.gz")):
-        raise ConfigError(
-            f"{path.name}: only .csv and .csv.gz are read here; make a table that fits of it with: "
-            f"greylag-client map {shlex.quote(path.name)} --plan PLAN"
-        )
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); check the path and file") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path.name}: larger than {MAX_FILE_BYTES >> 30} GiB; split the table")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"{path.name}: not UTF-8 (first seen in row {row}); save it as 'CSV UTF-8'"
-        ) from None
-
-
-def _read_header(text: str, what: str) -> list[str]:
-    try:
-        header = next(csv.reader(io.StringIO(text), strict=True), [])
-    except csv.Error as error:
-        raise ConfigError(f"{what}: the header row is not well-formed CSV ({error})") from None
-    names = [name.strip() for name in header]
-    if not any(names):
-        raise ConfigError(f"{what}: empty; its first row must name the columns")
-    if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
-        raise ConfigError(
-            f"{what}: separated by semicolons or tabs; save it with commas (and decimal points)"
-        )
-    twice = sorted(name for name, times in collections.Counter(names).items() if times > 1)
-    if twice:
-        shown = ", ".join(repr(name[:NAME_SHOWN]) for name in twice[:ROWS_SHOWN])
-        raise ConfigError(f"{what}: column names stand twice in the header: {shown}; rename them")
-    return names
-
-
-def _first_bad_row(text: str, width: int) -> str:
-    row = 0
-    try:
-        for row, cells in enumerate(csv.reader(io.StringIO(text), strict=True), start=1):
-            if len(cells) > width:
-                return f" (row {row} has {len(cells)} cells)"
-    except csv.Error:
-        return f" (the quotes of row {row + 1} do not close)"
-    return ""
-
-
-def _drop_empty_end(cells: pl.DataFrame) -> pl.DataFrame:
-    """Spreadsheets like to export empty rows below the last one."""
-    filled = cells.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()
-    return cells.head(int(filled[-1]) + 1 if len(filled) else 0)
-
-
-def _blank_to_null(cells: pl.DataFrame) -> pl.DataFrame:
-    stripped = pl.all().str.strip_chars()
-    return cells.with_columns(stripped).with_columns(
-        pl.when(pl.all().is_in(MISSING)).then(None).otherwise(pl.all()).name.keep()
-    )

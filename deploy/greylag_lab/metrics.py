@@ -184,14 +184,15 @@ def gain_over(
 def clearly_worse(
     data: DataTerms, outcomes: Sequence[Outcome], others: Sequence[Outcome]
 ) -> list[str]:
-    """Firms at which a model is worse than another with the whole 95 % interval below zero. A firm
-    with one held-out group cannot be told."""
+    """Firms at which a model is worse than another with the whole 95 % interval below zero. Of a
+    firm with one held-out group, or without any value of a target, that cannot be told."""
     by_firm = {item.firm: item for item in others}
     return [
         item.firm
         for item in outcomes
         if item.counts
         and len(set(item.groups)) > 1
+        and not np.isnan(item.truth).all(axis=0).any()
         and gain_over(data, [item], [by_firm[item.firm]]).high < 0
     ]
 

@@ -8,7 +8,7 @@ from greylag_protocols.terms import Terms
 from rich.console import Console
 from rich.table import Table
 
-from greylag_lab.metrics import Scores
+from greylag_lab.metrics import Estimate, Scores
 
 
 def run_facts(terms: Terms, *, firms: int, rounds: int, attempts: int) -> dict[str, Any]:
@@ -28,18 +28,30 @@ def run_facts(terms: Terms, *, firms: int, rounds: int, attempts: int) -> dict[s
 
 
 def mean_metrics(seeds: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
-    """Each model's headline over the split seeds: mean of the values and of the interval's ends."""
+    """Each model's headline over the split seeds: mean of the values and of the interval's ends.
+    Under ``details`` the other metrics, of several targets one each."""
     means = {}
-    for name in seeds[0]:
-        scores = [seed[name].headline for seed in seeds]
-        means[name] = {
-            "name": scores[0].name,
-            "unit": scores[0].unit,
-            "value": sum(item.value for item in scores) / len(scores),
-            "low": sum(item.low for item in scores) / len(scores),
-            "high": sum(item.high for item in scores) / len(scores),
-        }
+    for model in seeds[0]:
+        by_seed = [{item.name: item for item in seed[model].details} for seed in seeds]
+        headline = seeds[0][model].headline.name
+        details = [
+            _mean([found[name] for found in by_seed])
+            for name in by_seed[0]
+            if name != headline and all(name in found for found in by_seed)
+        ]
+        means[model] = _mean([found[headline] for found in by_seed])
+        means[model] |= {"details": details} if details else {}
     return means
+
+
+def _mean(scores: Sequence[Estimate]) -> dict[str, Any]:
+    return {
+        "name": scores[0].name,
+        "unit": scores[0].unit,
+        "value": sum(item.value for item in scores) / len(scores),
+        "low": sum(item.low for item in scores) / len(scores),
+        "high": sum(item.high for item in scores) / len(scores),
+    }
 
 
 def gap_closed(metrics: Mapping[str, Any], model: str = "shared") -> float | None:

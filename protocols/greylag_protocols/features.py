@@ -4,12 +4,13 @@ Everything here is public and fixed by the terms: no scaling, imputation or enco
 data, so a record's gradient depends on that record and on public state alone.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from greylag_protocols.terms import DataTerms
+from greylag_protocols.terms import DataTerms, Feature
 
 Matrix = NDArray[np.float64]
 
@@ -42,27 +43,55 @@ def encode_features(terms: DataTerms, values: Matrix) -> Matrix:
     """Model inputs from raw values.
 
     Args:
-        values: shape (n, features), in the order of ``terms.feature_names``; NaN is missing. Values
-            outside their public range are clamped to it: the bound must hold whatever comes.
+        values: shape (n, features), in the order of ``terms.feature_names``; of a text the number
+            of its category, counted from 0; NaN is missing. Values outside their public range are
+            clamped to it: the bound must hold whatever comes.
+
+    Returns: shape (n, ``terms.input_width``): the features, then a flag for each that may be
+        missing, 1 where it is.
     """
-    low, high, multiplier, root = (
-        np.array(column)
-        for column in zip(
-            *(
-                (feature.range[0], feature.range[1], feature.multiplier, feature.scale == "sqrt")
-                for feature in terms.features
-                for _ in feature.names
-            ),
-            strict=True,
-        )
-    )
+    parts = [_encode(feature, block) for feature, block in _blocks(terms, values)]
+    flags = np.isnan(values[:, np.flatnonzero(terms.may_miss)])
+    return np.concatenate([*parts, flags.astype(np.float64)], axis=1)
+
+
+def spread_categories(terms: DataTerms, values: Matrix) -> Matrix:
+    """Raw values for models that split by thresholds, shape (n, ``terms.columns_width``): numbers
+    and ordered categories as they are, a column of noughts and ones for each other category. NaN
+    stays NaN."""
+    if terms.columns_width == values.shape[1]:
+        return values
+    parts = [
+        np.where(np.isnan(block).repeat(feature.width, axis=1), np.nan, _one_hot(feature, block))
+        if feature.one_hot
+        else block
+        for feature, block in _blocks(terms, values)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _blocks(terms: DataTerms, values: Matrix) -> Iterator[tuple[Feature, Matrix]]:
+    """Each feature with its columns of raw values."""
+    at = 0
+    for feature in terms.features:
+        yield feature, values[:, at : at + len(feature.names)]
+        at += len(feature.names)
+
+
+def _encode(feature: Feature, values: Matrix) -> Matrix:
+    if feature.one_hot:
+        return feature.multiplier * _one_hot(feature, values)
+    low, high = feature.bounds
     missing = np.isnan(values)
     share = np.clip((np.where(missing, low, values) - low) / (high - low), 0.0, 1.0)
-    inputs = multiplier * np.where(root, np.sqrt(share), 2.0 * share - 1.0)
-    inputs = np.where(missing, 0.0, inputs)
-    if terms.missing == "zero-and-flag":
-        inputs = np.concatenate([inputs, missing.astype(np.float64)], axis=1)
-    return inputs
+    scaled = np.sqrt(share) if feature.scale == "sqrt" else 2.0 * share - 1.0
+    return np.where(missing, 0.0, feature.multiplier * scaled)
+
+
+def _one_hot(feature: Feature, values: Matrix) -> Matrix:
+    """1 in the column of each value's category, shape (n, columns x categories); of a gap all 0."""
+    hot = values[:, :, np.newaxis] == np.arange(feature.width, dtype=np.float64)
+    return np.asarray(hot.reshape(len(values), values.shape[1] * feature.width), dtype=np.float64)
 
 
 def encode_targets(terms: DataTerms, values: Matrix) -> Matrix:

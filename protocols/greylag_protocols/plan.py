@@ -10,12 +10,14 @@ from collections import Counter
 from dataclasses import asdict
 
 from greylag_protocols import accounting, parameters
+from greylag_protocols.data_terms import MISSING
 from greylag_protocols.encoding import parse_as, parse_json, parse_toml
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.terms import (
     NAME_PATTERN,
     TERMS_VERSION,
     DataTerms,
+    Feature,
     ModelTerms,
     Plan,
     PlanPrivacy,
@@ -33,6 +35,7 @@ from greylag_protocols.terms import (
 MAX_DIMENSION = 20_000_000
 PLUGIN_PREFIX = "plugin:"
 MAX_PADDED_ROWS = 10**9  # as many as a table may have
+MAX_CATEGORY_COLUMNS = 10_000
 
 
 def parse_plan(text: str) -> Plan:
@@ -47,6 +50,7 @@ def parse_plan(text: str) -> Plan:
     _check_model(plan.data, plan.model)
     _check_privacy(plan.privacy, plan.training)
     _check_unit(plan.data, plan.training, plan.privacy.unit)
+    _check_training(plan.training)
     return plan
 
 
@@ -110,6 +114,7 @@ def check_terms(terms: Terms) -> None:
     _check_model(terms.data, terms.model)
     privacy = terms.privacy
     _check_unit(terms.data, terms.training, privacy.unit)
+    _check_training(terms.training)
     _check_counts(privacy.max_colluding, privacy.min_firms)
     if privacy.max_attempts < terms.training.rounds:
         raise ConfigError("privacy.max_attempts is below training.rounds; raise it")
@@ -165,6 +170,14 @@ def _check_unit(data: DataTerms, training: TrainingTerms, unit: Unit) -> None:
         )
 
 
+def _check_training(training: TrainingTerms) -> None:
+    for key in ("warmup_rounds", "tail_rounds"):
+        if getattr(training, key) > training.rounds:
+            raise ConfigError(f"training.{key} is above training.rounds; lower it")
+    if training.noise_floor is not None and training.optimiser != "adam":
+        raise ConfigError('training.noise_floor belongs to optimiser = "adam"; leave it out')
+
+
 def _check_counts(max_colluding: int, min_firms: int) -> None:
     if max_colluding > min_firms - 2:
         raise ConfigError(
@@ -182,24 +195,69 @@ def _check_data(data: DataTerms) -> None:
         raise ConfigError(f"data: column {twice[0]!r} stands twice among features and targets")
     if data.group in columns:
         raise ConfigError(f"data.group {data.group!r} is also a feature or a target")
+    if any(label != label.strip() for label in data.missing_values):
+        raise ConfigError("data.missing_values: blanks around a value never count; leave them out")
     for feature in data.features:
-        _check_range(f"feature {feature.names[0]!r}", feature.range)
+        _check_feature(data, feature)
+    if data.columns_width - len(columns) > MAX_CATEGORY_COLUMNS:
+        raise ConfigError(
+            f"data.features: the categories make more than {MAX_CATEGORY_COLUMNS} inputs; list "
+            "fewer, with other = true for the rest, or declare an order with ordered = true"
+        )
     if data.task == "classification" and len(data.targets) != 1:
-        raise ConfigError("data.targets: a classification has exactly one target")
+        raise ConfigError(
+            "data.targets: a classification has exactly one target; numbers beside it are another "
+            "plan, since one run never predicts both"
+        )
     for target in data.targets:
         _check_target(target, data.task)
+        if both := sorted({*(target.classes or ())} & {*data.missing_values}):
+            raise ConfigError(
+                f"target {target.name!r}: class {both[0]!r} also says that a value is missing"
+            )
     if data.expected_records > 10_000 * data.max_records_per_firm:
         raise ConfigError("data.expected_records is beyond 10,000 firms of max_records_per_firm")
+
+
+def _check_feature(data: DataTerms, feature: Feature) -> None:
+    """Numbers with a range, or texts with categories; and nothing that belongs to the other."""
+    what, labels = f"feature {feature.names[0]!r}", feature.categories
+    if (feature.range is None) == (labels is None):
+        found = "neither" if labels is None else "both"
+        raise ConfigError(
+            f"{what}: {found} of 'range' (for numbers) and 'categories' (for texts); give one"
+        )
+    if labels is None:
+        if feature.other or feature.ordered:
+            raise ConfigError(f"{what}: 'other' and 'ordered' belong to 'categories'")
+        _check_range(what, feature.bounds)
+        return
+    if feature.unit or feature.scale != "linear":
+        raise ConfigError(f"{what}: categories have neither 'unit' nor 'scale'; leave them out")
+    if len(set(labels)) != len(labels) or len(labels) + feature.other < 2:
+        raise ConfigError(f"{what}: at least two different categories are needed")
+    if feature.ordered and feature.other:
+        raise ConfigError(f"{what}: what is not listed has no place in an order; drop 'other'")
+    if any(label != label.strip() for label in labels):
+        raise ConfigError(f"{what}: blanks around a category never count; leave them out")
+    if both := sorted({*labels} & {*MISSING, *data.missing_values}):
+        raise ConfigError(f"{what}: category {both[0]!r} also says that a value is missing")
 
 
 def _check_target(target: Target, task: str) -> None:
     if task == "classification":
         if target.classes is None or target.range is not None:
-            raise ConfigError(f"target {target.name!r}: a class needs 'classes' and no 'range'")
+            raise ConfigError(
+                f"target {target.name!r}: a class needs 'classes' and no 'range'; numbers are "
+                "another plan with task = 'regression', since one run never predicts both"
+            )
         if len(set(target.classes)) != len(target.classes) or len(target.classes) < 2:
             raise ConfigError(f"target {target.name!r}: at least two different classes are needed")
     elif target.range is None or target.classes is not None:
-        raise ConfigError(f"target {target.name!r}: a number needs 'range' and no 'classes'")
+        raise ConfigError(
+            f"target {target.name!r}: a number needs 'range' and no 'classes'; a class is another "
+            "plan with task = 'classification', since one run never predicts both"
+        )
     else:
         _check_range(f"target {target.name!r}", target.range)
 

@@ -8,11 +8,18 @@ that no single key can show.
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from greylag_protocols import accounting, parameters
 from greylag_protocols.accounting import Mechanism
-from greylag_protocols.encoding import EXACT_INT, canonical_json, tagged_hash
+from greylag_protocols.data_terms import STRICT as STRICT
+from greylag_protocols.data_terms import Count, Fraction, leave_out_unused
+from greylag_protocols.data_terms import DataTerms as DataTerms
+from greylag_protocols.data_terms import Feature as Feature
+from greylag_protocols.data_terms import Range as Range
+from greylag_protocols.data_terms import Target as Target
+from greylag_protocols.data_terms import Text as Text
+from greylag_protocols.encoding import canonical_json, tagged_hash
 from greylag_protocols.optimiser import StepRule
 from greylag_protocols.parameters import Parameter
 from greylag_protocols.quantise import RingGrid
@@ -22,22 +29,14 @@ REJOIN_EVERY = 50  # a firm that dropped out may come back only at these rounds
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
 Unit = Literal["record", "group", "firm"]  # from fine to coarse
-STRICT = ConfigDict(extra="forbid", strict=True)
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Text = Annotated[str, Field(min_length=1, max_length=400)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
-Multiplier = Annotated[float, Field(gt=0, le=1e3)]  # keeps every gradient finite
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Epsilon = Annotated[float, Field(gt=0, le=accounting.MAX_EPSILON)]
 Delta = Annotated[float, Field(ge=1e-12, lt=1e-2)]  # below, the loss distribution's own tail counts
 NoiseMultiplier = Annotated[
     float, Field(ge=accounting.MIN_NOISE_MULTIPLIER, le=2 * accounting.MAX_NOISE_MULTIPLIER)
 ]
 ClipNorm = Annotated[float, Field(ge=1e-9, le=1e9)]  # keeps the ring's grid far from denormals
-Range = tuple[
-    Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,71 +47,6 @@ class RunTerms:
     name: Name
     purpose: Text
     suite: Literal["v1"] = "v1"  # X25519, Ed25519, AES-256-CTR, SHA-256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A column to predict: a number with public bounds, or one of public classes.
-
-    A number enters the loss as ``multiplier * (2 u - 1)``, ``u`` its place in the range. A larger
-    multiplier makes gradients longer: with clipping it weighs small errors more.
-    """
-
-    __pydantic_config__ = STRICT
-    name: Text
-    unit: str = ""
-    range: Range | None = None
-    classes: tuple[Text, ...] | None = None
-    multiplier: Multiplier = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feature:
-    """Number columns that share a unit, public bounds and a public scale.
-
-    With ``u = (value - low) / (high - low)``, a column enters the model as ``multiplier * sqrt(u)``
-    (``sqrt``) or ``multiplier * (2 u - 1)`` (``linear``).
-    """
-
-    __pydantic_config__ = STRICT
-    names: Annotated[tuple[Text, ...], Field(min_length=1)]
-    unit: str = ""
-    range: Range
-    scale: Literal["linear", "sqrt"] = "linear"
-    multiplier: Multiplier = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataTerms:
-    """The shape of every firm's table. Bounds are domain knowledge, never read off data."""
-
-    __pydantic_config__ = STRICT
-    standard: Text
-    task: Literal["regression", "classification", "sequence", "text"]
-    targets: Annotated[tuple[Target, ...], Field(min_length=1)]
-    features: Annotated[tuple[Feature, ...], Field(min_length=1)]
-    missing: Literal["refuse", "zero-and-flag"] = "refuse"
-    group: Text | None = None  # rows with one value of this column stand on one side of the split
-    holdout: Fraction = 0.2
-    split_seed: Annotated[int, Field(ge=0, le=EXACT_INT)] = 0
-    expected_records: Count  # over all firms; the denominator of unit = "record"
-    max_records_per_firm: Count  # bounds every firm's table
-    # Wanted by unit = "group":
-    expected_groups: Count | None = None  # over all firms: the denominator
-    max_groups_per_firm: Count | None = None
-    max_records_per_group: Annotated[int, Field(ge=1, le=100_000)] | None = (
-        None  # more are left out
-    )
-    # Wanted by unit = "firm":
-    expected_firms: Annotated[int, Field(ge=1, le=10_000)] | None = None  # the denominator
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        return tuple(name for feature in self.features for name in feature.names)
-
-    @property
-    def target_names(self) -> tuple[str, ...]:
-        return tuple(target.name for target in self.targets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +135,11 @@ class TrainingTerms:
     stabiliser: Positive = 1e-8
     schedule: Literal["constant", "linear"] = "linear"
     ema: Fraction = 0.98
+    # Absent from the canonical form where unused, so that terms without them keep their bytes:
+    warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = 0  # over them the rate rises linearly
+    tail_rounds: Annotated[int, Field(ge=0, le=100_000)] = 0  # released: their mean, not the ema
+    # Adam's second moment without the noise, at least so many times the noise's variance:
+    noise_floor: Annotated[float, Field(gt=0, le=1)] | None = None
     reply_offset_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
     # What a firm does by itself in a round of unit = "firm":
     local_epochs: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -237,6 +176,10 @@ class Terms:
     def encode(self) -> bytes:
         """The canonical bytes that are hashed and signed."""
         value = asdict(self)
+        leave_out_unused(value["data"])
+        for key in ("warmup_rounds", "tail_rounds", "noise_floor"):
+            if not value["training"][key]:
+                del value["training"][key]
         if self.model.plugin is None and self.model.parameters is None:
             del value["model"]["plugin"], value["model"]["parameters"]
         return canonical_json(value)
@@ -288,6 +231,9 @@ class Terms:
             second_moment=training.second_moment,
             stabiliser=training.stabiliser,
             ema=training.ema,
+            warmup_rounds=training.warmup_rounds,
+            tail_rounds=training.tail_rounds,
+            noise_floor=training.noise_floor,
         )
 
     def grid(self, firms: int) -> RingGrid:
@@ -300,6 +246,14 @@ class Terms:
             batch_cap=self.batch_cap,
             dimension=self.dimension,
         )
+
+    def noise_variance(self, firms: int) -> float:
+        """Variance of what noise there is in each coordinate of a mean gradient, for a roster of
+        ``firms``: all of them add noise, each ``1 / (firms - max_colluding)`` of what is promised,
+        and rounding it adds a twelfth of a squared grid step."""
+        grid = self.grid(firms)
+        one = grid.noise_std * grid.noise_std + grid.step * grid.step / 12.0
+        return firms * one / (self.denominator * self.denominator)
 
     def epsilon_after(self, releases: int) -> float:
         """What ``releases`` attempts cost, at the terms' delta."""
@@ -348,9 +302,6 @@ def parameters_of(data: DataTerms, model: ModelTerms) -> tuple[Parameter, ...]:
         return parameters.declared_parameters(
             [(item.name, item.shape) for item in model.parameters]
         )
-    flags = 2 if data.missing == "zero-and-flag" else 1
-    classes = data.targets[0].classes
-    outputs = len(classes) if classes is not None else len(data.targets)
     return parameters.mlp_parameters(
-        inputs=flags * len(data.feature_names), hidden=model.hidden, outputs=outputs
+        inputs=data.input_width, hidden=model.hidden, outputs=data.outputs
     )

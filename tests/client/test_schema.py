@@ -1,6 +1,7 @@
 """A drafted [data] section: it parses, it fits its table, and every bound in it is marked."""
 
 import json
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -33,7 +34,7 @@ sampling_rate = 0.2
 
 
 def recipes(count: int = 60) -> pl.DataFrame:
-    """Batches of three near-copies, with a counter, a remark, a gap and a class."""
+    """Batches of three near-copies, with a counter, remarks, a gap and a class."""
     random = np.random.default_rng(3)
     centres = random.uniform(5, 60, (count // 3, 2)).repeat(3, axis=0)
     mix = centres + random.uniform(0, 0.5, (count, 2))
@@ -43,7 +44,7 @@ def recipes(count: int = 60) -> pl.DataFrame:
             "batch_id": [str(7000 + row // 3) for row in range(count)],
             "cement": [f"{row[0]:.3f}" for row in mix],
             "水": [None if at == 5 else f"{row[1]:.3f}" for at, row in enumerate(mix)],
-            "remark": ["fine" if at % 2 else "wet" for at in range(count)],
+            "remark": [f"fine, {at} days" for at in range(count)],
             "fault": ["yes" if at % 4 else "no" for at in range(count)],
             "strength": [f"{value:.2f}" for value in random.uniform(11.3, 83.9, count)],
         }
@@ -59,19 +60,24 @@ def test_the_draft_parses_and_fits_its_own_table() -> None:
     draft = draft_schema(cells, targets=("strength",), group=None)
     data = plan_of(draft.text).data
     assert data.task == "regression"
-    assert data.feature_names == ("cement", "水")
+    assert data.feature_names == ("cement", "水", "fault")
+    assert data.features[2].categories == ("no", "yes")
     assert data.target_names == ("strength",)
     assert data.group == draft.group == "batch_id"  # its rows are near-copies
-    assert data.missing == "zero-and-flag"  # for the gap
-    assert set(draft.left_out) == {"number", "remark", "fault"}
+    assert data.may_miss == (False, True, False)  # for the gap
+    assert set(draft.left_out) == {"number", "remark"}
     assert len(parse_table(cells, data, what="a.csv")) == 60
 
 
 def test_every_bound_is_marked_and_none_is_a_value_of_the_table() -> None:
     cells = recipes()
     draft = draft_schema(cells, targets=("strength",), group="batch_id")
-    bounds = [line for line in draft.text.splitlines() if "range =" in line or "classes =" in line]
-    assert len(bounds) == 3
+    bounds = [
+        line
+        for line in draft.text.splitlines()
+        if re.search(r"range =|classes =|categories =", line)
+    ]
+    assert len(bounds) == 4
     assert all(line.endswith(MARK) for line in bounds)
     values = {float(cell) for name in ("cement", "水", "strength") for cell in cells[name] if cell}
     data = plan_of(draft.text).data
@@ -129,7 +135,7 @@ def test_what_cannot_be_drafted_is_refused(
 def test_tables_without_rows_or_features_are_refused() -> None:
     with pytest.raises(ConfigError, match="no rows"):
         draft_schema(recipes().head(0), targets=(), group=None)
-    with pytest.raises(ConfigError, match="features must be numbers"):
+    with pytest.raises(ConfigError, match="features must be either"):
         draft_schema(recipes()[["remark", "strength"]], targets=("strength",), group=None)
 
 
@@ -180,14 +186,14 @@ def test_the_command_writes_a_private_new_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert facts["features"] == ["cement", "水"]
+    assert facts["features"] == ["cement", "水", "fault"]
     assert out.read_text(encoding="utf-8") == facts["data"]
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     again = CliRunner().invoke(app, options)
     assert isinstance(again.exception, ConfigError)
     assert "exists" in str(again.exception)
     shown = CliRunner().invoke(app, ["schema", str(table), "--target", "strength"])
-    assert plan_of(shown.stdout).data.feature_names == ("cement", "水")
+    assert plan_of(shown.stdout).data.feature_names == ("cement", "水", "fault")
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the public glass table is not on this machine")

@@ -177,7 +177,8 @@ def test_classes_must_be_known_and_present(tmp_path: Path) -> None:
     path = write(tmp_path / "b.csv", "1,2,300,No", "3,4,300,", "3,4,300,yes", header=header)
     message = refusal(path, CLASSES)
     assert (
-        "'fault': 1 row with a class that the terms lack (they have 'no', 'yes') (row 2)" in message
+        "'fault': 1 row with a class that the terms lack (they have 'no', 'yes'); "
+        "did you mean 'no'? (row 2)" in message
     )
     assert "'fault': 1 row without a class; remove them (row 3)" in message
 

@@ -57,6 +57,15 @@ def _classes(data: bytes) -> object:
     return load_table(_file("classes.csv", data), seeds.make_terms()[1].data)
 
 
+def _mixed(data: bytes) -> object:
+    """Whatever is read can be encoded, and lies within the public bounds."""
+    table = load_table(_file("mixed.csv", data), seeds.make_terms()[3].data)
+    records = table.records(np.arange(len(table)))
+    if not (np.abs(records.inputs) <= 2).all() or np.isnan(records.targets).all(axis=1).any():
+        raise AssertionError("inputs beyond their bounds, or a row without a target")
+    return records
+
+
 def _agree(question: Question) -> int:
     """The proposal, or the first choice."""
     return question.proposal or 0
@@ -258,6 +267,13 @@ TARGETS = (
         name="table-of-classes",
         parse=_classes,
         seeds=lambda: [b"patent,a,b,y\np,1,0.5,good\nq,2,1,bad\n"],
+        form="text",
+        allowed=(ConfigError,),
+    ),
+    Target(
+        name="table-of-kinds",
+        parse=_mixed,
+        seeds=lambda: [b"a,b,c,y,z\nlow,A,1,0.5,?\nhigh,D,100,-99,3\nhigh,?,5e1,0,-99.0\n"],
         form="text",
         allowed=(ConfigError,),
     ),

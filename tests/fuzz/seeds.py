@@ -237,6 +237,8 @@ def make_coordinator_messages() -> list[bytes]:
             membership=signed,
             log=make_view(3),
             peers=(make_seen(),),
+            entries=tuple(make_chain().entries[:2]),
+            past=(make_terms()[0].encode(),),
             statements=(make_revocation(),),
         ).encode(),
         messages.Ask(run=RUN, firms=("firm-a",), nonces=(NONCE,)).encode(),
@@ -264,7 +266,7 @@ def make_firm_messages() -> list[bytes]:
     vector = np.arange(50, dtype=np.uint32) * np.uint32(85_899_345)
     receipt = tuple(chain.entries[1:2])
     return [
-        messages.Asking(run=RUN, nonce=NONCE, log_size=3).encode(),
+        messages.Asking(run=RUN, nonce=NONCE, log_size=3, seq=2).encode(),
         messages.Seen(run=RUN, statements=(make_seen(),)).encode(),
         messages.Accepted(
             run=RUN,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from greylag_client.table import Table
 from greylag_lab.baselines import fit_alone, fit_pooled
-from greylag_lab.metrics import Outcome, average_precision, score
+from greylag_lab.metrics import Outcome, average_precision, clearly_worse, score
+from greylag_lab.report import mean_metrics
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.terms import DataTerms, Feature, ModelTerms, Target
 
@@ -157,6 +158,29 @@ def test_headline_of_several_targets_is_relative_to_their_ranges() -> None:
         ("rmse z", "MPa", pytest.approx(1)),
     ]
     assert json.loads(json.dumps(scores.to_json()))["per_firm"]["a"] == pytest.approx(0.04)
+
+
+def test_each_target_is_reported_by_itself_over_the_seeds() -> None:
+    nan = np.nan
+    truth = [[0, nan], [0, 0], [nan, 0], [0, 0], [0, nan]]
+    seeds = [
+        {"shared": score(TWO, [outcome("a", truth, [[error, error]] * 5)])} for error in (2.0, 4.0)
+    ]
+    shared = mean_metrics(seeds)["shared"]
+    assert shared["name"] == "rmse / range"
+    named = {item["name"]: (item["unit"], item["value"]) for item in shared["details"]}
+    assert named == {"rmse y": ("K", pytest.approx(3)), "rmse z": ("MPa", pytest.approx(3))}
+    one = score(ONE, [outcome("a", np.zeros((5, 1)), np.ones((5, 1)))])
+    assert "details" not in mean_metrics([{"shared": one}])["shared"]
+
+
+def test_a_firm_without_any_value_of_a_target_is_not_called_worse() -> None:
+    nan = np.nan
+    half = outcome("half", [[0, nan]] * 6, [[5.0, 5.0]] * 6)
+    full = outcome("full", [[0, 0]] * 6, [[5.0, 5.0]] * 6)
+    half, full = (replace(item, groups=tuple("abcdef")) for item in (half, full))
+    better = [replace(item, predicted=item.predicted - 4.0) for item in (half, full)]
+    assert clearly_worse(TWO, [half, full], better) == ["full"]
 
 
 def test_interval_draws_groups_and_repeats_with_the_seed() -> None:

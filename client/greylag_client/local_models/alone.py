@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from greylag_protocols.features import Matrix, target_bounds
+from greylag_protocols.features import Matrix, spread_categories, target_bounds
 from greylag_protocols.terms import DataTerms, ModelTerms
 
 from greylag_client.local_models.forest import Forest
@@ -47,20 +47,21 @@ def fit_alone(table: Table, data: DataTerms, model: ModelTerms, seed: int) -> Ba
     share a group, so that nothing can be validated, gets trees.
     """
     values, targets = table.features[table.train], table.targets[table.train]
+    spread = spread_categories(data, values)
     groups = np.array(table.groups, dtype=object)[table.train]
     if len(values) < MIN_ROWS:
         return of_forest("mean", fit_mean(targets, data), data)
     folds = group_folds(groups, FOLDS, seed)
     if not folds:
-        return of_forest("trees", fit_trees(values, targets, data, seed), data)
+        return of_forest("trees", fit_trees(spread, targets, data, seed), data)
     network = fit_network(values, targets, folds, data, model, seed, Recipe())
     guesses = []
     for fit, check in folds:
-        part = of_forest("trees", fit_trees(values[fit], targets[fit], data, seed), data)
+        part = of_forest("trees", fit_trees(spread[fit], targets[fit], data, seed), data)
         guesses.append((part(values[check]), targets[check]))
     if network.loss <= loss_of(guesses, data):
         return of_layers(network.layers, data, model)
-    return of_forest("trees", fit_trees(values, targets, data, seed), data)
+    return of_forest("trees", fit_trees(spread, targets, data, seed), data)
 
 
 def of_layers(layers: Layers, data: DataTerms, model: ModelTerms) -> Baseline:
@@ -73,6 +74,9 @@ def of_layers(layers: Layers, data: DataTerms, model: ModelTerms) -> Baseline:
 def of_forest(kind: Literal["trees", "mean"], forest: Forest, data: DataTerms) -> Baseline:
     """Trees as a model to call; numbers stay inside their public range."""
     if data.task == "classification":
-        return Baseline(kind=kind, predict=forest)
+        return Baseline(kind=kind, predict=lambda values: forest(spread_categories(data, values)))
     low, high = target_bounds(data)
-    return Baseline(kind=kind, predict=lambda values: np.clip(forest(values), low, high))
+    return Baseline(
+        kind=kind,
+        predict=lambda values: np.clip(forest(spread_categories(data, values)), low, high),
+    )

@@ -163,11 +163,9 @@ Tensors = list[tuple[torch.Tensor, torch.Tensor]]
 
 def _random(data: DataTerms, model: ModelTerms, inputs: int, seed: int) -> Tensors:
     """First weights, (inputs, outputs) a layer: uniform with variance 1 / fan-in (LeCun 1998)."""
-    classes = data.targets[0].classes
-    outputs = len(classes) if classes is not None else len(data.targets)
     generator = torch.Generator().manual_seed(seed)
     first: Tensors = []
-    for fan_in, fan_out in itertools.pairwise([inputs, *model.hidden, outputs]):
+    for fan_in, fan_out in itertools.pairwise([inputs, *model.hidden, data.outputs]):
         bound = (3.0 / fan_in) ** 0.5
         weight = (torch.rand(fan_in, fan_out, generator=generator) * 2.0 - 1.0) * bound
         first.append((weight, torch.zeros(1, fan_out)))

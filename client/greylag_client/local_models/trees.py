@@ -1,4 +1,8 @@
-"""Gradient-boosted trees on raw features, and the firm's own mean."""
+"""Gradient-boosted trees on raw features, and the firm's own mean.
+
+Trees see a column of noughts and ones for each category without an order (``spread_categories``):
+as one column of numbers the list's order would decide which categories a split can set apart.
+"""
 
 from typing import Any
 
@@ -29,7 +33,11 @@ def fit_mean(targets: Matrix, data: DataTerms) -> Forest:
 
 
 def fit_trees(values: Matrix, targets: Matrix, data: DataTerms, seed: int) -> Forest:
-    """Boosted trees, one ensemble a target; leaves shrink with the firm."""
+    """Boosted trees, one ensemble a target; leaves shrink with the firm.
+
+    Args:
+        values: shape (n, columns), categories spread.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     leaf = int(np.clip(len(values) // 25, 2, 20))
@@ -54,7 +62,8 @@ def fit_residual(values: Matrix, residual: Matrix, data: DataTerms, seed: int) -
     """Boosted trees on what another model leaves over, much more shrunken.
 
     Args:
-        values: shape (n, columns): raw features, and what the other model says.
+        values: shape (n, columns): raw features with categories spread, and what the other model
+            says.
         residual: shape (n, targets), or (n, classes): one minus or minus the probability.
     """
     leaf = int(np.clip(len(values) // 25, 4, 20))

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.terms import DataTerms
 
-from greylag_client.mapping.cells import is_gap, plain, read_numbers
+from greylag_client.mapping.cells import declared_gaps, is_gap, plain, read_numbers
 from greylag_client.mapping.document import Mapping, Rule
 from greylag_client.mapping.headers import Column, Located
-from greylag_client.mapping.matching import share_names
+from greylag_client.mapping.matching import labels_of, share_names
 from greylag_client.mapping.questions import counted, shortened
 
 SOURCE_ROW = "source_row"  # a column more, so that every row can be found in the firm's own file
@@ -60,7 +60,9 @@ def apply_mapping(located: Located, mapping: Mapping, data: DataTerms) -> CleanT
         if rule.text:
             texts[rule.name] = _texts(column, data, rule.name, located.numbers)
         else:
-            numbers[rule.name] = _values(rule, column, mapping, located.numbers, notes)
+            numbers[rule.name] = _values(
+                rule, column, mapping, located.numbers, data.missing_values, notes
+            )
     _keep_empty_recipes(numbers, mapping, columns, share_names(data))
     kept = _kept_rows(texts, numbers, data, located.numbers, notes)
     if not kept:
@@ -124,12 +126,12 @@ def _check_fits(mapping: Mapping, data: DataTerms) -> None:
 
 
 def _check_texts(mapping: Mapping, data: DataTerms) -> None:
-    texts = {data.group, *(data.target_names if data.task != "regression" else ())}
+    texts = {data.group, *labels_of(data)}
     odd = [rule.name for rule in mapping.columns if rule.text != (rule.name in texts)]
     if odd:
         raise ConfigError(
             f"the mapping takes {shortened(odd)} for the wrong kind; `text = true` belongs to the "
-            "group and to classes, and to them alone"
+            "group, to classes and to categories, and to them alone"
         )
 
 
@@ -150,11 +152,15 @@ def _texts(
     column: Column | None, data: DataTerms, name: str, row_numbers: Sequence[int]
 ) -> list[str]:
     if column is None:
-        return [str(number) for number in row_numbers]
-    texts = ["" if is_gap(cell) else plain(cell) for cell in column.cells]
-    classes = {label.casefold(): label for item in data.targets for label in item.classes or ()}
-    if name in data.target_names:
-        texts = [classes.get(text.casefold(), text) for text in texts]
+        return [str(number) if name == data.group else "" for number in row_numbers]
+    labels = labels_of(data).get(name, {})
+    texts = []
+    for cell in column.cells:
+        text = plain(cell)
+        # First the plan's own names: one of them may be "none".
+        known = labels.get(text) or labels.get(text.casefold())
+        gap = is_gap(cell) or text in data.missing_values
+        texts.append(known or ("" if gap else text))
     return texts
 
 
@@ -163,11 +169,17 @@ def _values(
     column: Column | None,
     mapping: Mapping,
     row_numbers: Sequence[int],
+    missing_values: Sequence[str],
     notes: list[str],
 ) -> Values:
     if column is None:
         return [rule.constant] * len(row_numbers)
-    read = read_numbers(column.cells, mapping.decimal)
+    # Before anything is converted: -99 in degrees Celsius would become a temperature.
+    declared = declared_gaps(column.cells, mapping.decimal, missing_values)
+    read = read_numbers(
+        [None if row in declared else cell for row, cell in enumerate(column.cells)],
+        mapping.decimal,
+    )
     if read.below:
         notes.append(f"{column.label!r}: {counted(read.below, 'cell')} '<x' became half of x")
     if read.about:
@@ -178,7 +190,7 @@ def _values(
             f"{column.label!r}: {counted(len(read.unread), 'cell')} without a number ({at})"
         )
     gap = 0.0 if rule.gaps == "zero" else None
-    unread = set(read.unread)
+    unread = {*read.unread, *declared}
     return [
         value * rule.factor + rule.offset if value is not None else (None if row in unread else gap)
         for row, value in enumerate(read.values)
@@ -219,10 +231,11 @@ def _kept_rows(
         )
     ]
     lacks_group = [row for row in kept if data.group and not texts[data.group][row]]
+    needed = [n for n, may in zip(data.feature_names, data.may_miss, strict=True) if not may]
     lacks_features = [
         row
         for row in kept
-        if data.missing == "refuse" and any(numbers[n][row] is None for n in data.feature_names)
+        if any(not texts[n][row] if n in texts else numbers[n][row] is None for n in needed)
     ]
     gone: set[int] = set()
     for what, rows in (

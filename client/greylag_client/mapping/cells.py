@@ -151,6 +151,22 @@ def read_numbers(cells: Sequence[Cell], mark: DecimalMark) -> Numbers:
     )
 
 
+def declared_gaps(
+    cells: Sequence[Cell], mark: DecimalMark, missing_values: Sequence[str]
+) -> frozenset[int]:
+    """Rows (from 0) of a column of numbers whose cells the plan declares missing: so written, or
+    the same number."""
+    if not missing_values:
+        return frozenset()
+    numbers = {read_number(text, ".").value for text in missing_values} - {None}
+    return frozenset(
+        row
+        for row, cell in enumerate(cells)
+        if plain(cell) in missing_values
+        or (numbers and not is_gap(cell) and read_number(cell, mark).value in numbers)
+    )
+
+
 def _to_float(digits: str, mark: DecimalMark) -> float | None:
     thousands = "." if mark == "," else ","
     whole, _, rest = digits.partition(mark)

@@ -25,8 +25,8 @@ class Rule:
         source: the heading of the firm's column; without one, every row has ``constant``, or a gap
             if that is absent too.
         unit: of the source, for the reader: what counts is ``value * factor + offset``.
-        text: taken as it is (groups and classes), not as a number; without a source, the number of
-            the row.
+        text: taken as it is (groups, classes and categories), not as a number; without a source a
+            group is the number of the row, and a category a gap.
         gaps: whether an empty cell stays one or is a zero.
     """
 
@@ -76,7 +76,7 @@ def write_mapping(mapping: Mapping) -> str:
         lines += ["", "[[columns]]", f"name = {_quoted(rule.name)}"]
         if rule.source is None:
             lines += [f"constant = {rule.constant!r}"] if rule.constant is not None else []
-            lines += ["text = true  # each row is a group of its own"] if rule.text else []
+            lines += ["text = true  # a group of its own, or of a category a gap"] * rule.text
             continue
         lines.append(f"source = {_quoted(rule.source)}")
         if rule.text:

@@ -75,9 +75,21 @@ def share_names(data: DataTerms) -> tuple[str, ...]:
     return tuple(
         name
         for item in data.features
-        if is_share(parse_unit(item.unit)) and item.range[0] == 0
+        if is_share(parse_unit(item.unit)) and item.range is not None and item.range[0] == 0
         for name in item.names
     )
+
+
+def labels_of(data: DataTerms) -> dict[str, dict[str, str]]:
+    """The plan's columns of classes and categories: what each may hold, by its small letters. A
+    name spelt as the plan does is found before one that differs in its letters' size."""
+    found = {item.name: item.classes for item in data.targets}
+    found |= {name: item.categories for name, item in data.by_feature.items()}
+    return {
+        name: {label.casefold(): label for label in labels} | {label: label for label in labels}
+        for name, labels in found.items()
+        if labels is not None
+    }
 
 
 def _ask_for_the_rest(
@@ -87,8 +99,9 @@ def _ask_for_the_rest(
     shares = share_names(data)
     gaps_allowed = {
         *(data.target_names if len(data.target_names) > 1 else ()),
-        *(data.feature_names if data.missing == "zero-and-flag" else ()),
+        *(name for name, may in zip(data.feature_names, data.may_miss, strict=True) if may),
     }
+    labels = labels_of(data)
     wanted = [*([data.group] if data.group else []), *data.target_names, *data.feature_names]
     for name in wanted:
         if name in found or name in shares:
@@ -107,7 +120,8 @@ def _ask_for_the_rest(
             index = _choose(text, columns, free, ask, last=last)
             own_groups = index is None
         else:
-            free = [i for i in free if _numeric(columns[i])][: CHOICES_SHOWN - 1]
+            fits = [i for i in free if _fits(columns[i], labels.get(name))]
+            free = fits[: CHOICES_SHOWN - 1]
             index = _choose(_which(name), columns, free, ask)
         if index is not None:
             found[name] = columns[index]
@@ -155,6 +169,9 @@ def _repeats(column: Column) -> bool:
     return len(set(texts)) < len(texts) and len(texts) * 2 > len(column.cells)
 
 
-def _numeric(column: Column) -> bool:
+def _fits(column: Column, labels: Mapping[str, str] | None) -> bool:
+    """Whether most cells hold digits, or, where the plan lists names, one of these."""
     texts = [plain(cell) for cell in column.cells if not is_gap(cell)]
-    return sum(any(map(str.isdigit, text)) for text in texts) * 2 > len(texts)
+    if labels is None:
+        return sum(any(map(str.isdigit, text)) for text in texts) * 2 > len(texts)
+    return sum(text in labels or text.casefold() in labels for text in texts) * 2 > len(texts)

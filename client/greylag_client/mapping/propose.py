@@ -7,10 +7,16 @@ from dataclasses import dataclass, replace
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.terms import DataTerms, Range
 
-from greylag_client.mapping.cells import DecimalMark, Numbers, decimal_mark, read_numbers
+from greylag_client.mapping.cells import (
+    DecimalMark,
+    Numbers,
+    decimal_mark,
+    declared_gaps,
+    read_numbers,
+)
 from greylag_client.mapping.document import Mapping, Rule
 from greylag_client.mapping.headers import Column, Located, locate, names_down
-from greylag_client.mapping.matching import Matches, match_columns, share_names
+from greylag_client.mapping.matching import Matches, labels_of, match_columns, share_names
 from greylag_client.mapping.questions import YES_ZERO, Ask, Question, shortened
 from greylag_client.mapping.reading import Sheet
 from greylag_client.mapping.units import (
@@ -112,14 +118,17 @@ class _Maker:
             name: item.range for item in data.features for name in item.names
         }
         self._ranges |= {target.name: target.range for target in data.targets}
-        numeric = set(data.feature_names)
-        if data.task == "regression":
-            numeric |= set(data.target_names)
-        self._numbers: dict[str, Numbers] = {
-            name: read_numbers(column.cells, mark)
-            for name, column in matches.found.items()
-            if name in numeric
-        }
+        labels = labels_of(data)
+        self._numbers: dict[str, Numbers] = {}
+        self._declared: dict[str, frozenset[int]] = {}  # rows that the plan declares missing
+        for name, column in matches.found.items():
+            if name not in labels and name != data.group:
+                gaps = declared_gaps(column.cells, mark, data.missing_values)
+                self._declared[name] = gaps
+                self._numbers[name] = read_numbers(
+                    [None if row in gaps else cell for row, cell in enumerate(column.cells)], mark
+                )
+        self._texts = frozenset(labels)
         self.notes: list[str] = []
 
     def rules(self) -> tuple[Rule, ...]:
@@ -243,7 +252,8 @@ class _Maker:
     def _absent_rules(self, listed: list[str], whole: list[bool]) -> dict[str, Rule]:
         absent = self._matches.absent
         shares = [name for name in absent if name in self._shares]
-        rules = {name: Rule(name=name) for name in absent}  # gaps, where the plan allows them
+        # Gaps, where the plan allows them:
+        rules = {name: Rule(name=name, text=name in self._texts) for name in absent}
         zero = bool(shares)
         if shares and len(listed) >= 2 and sum(whole) * 2 > len(whole):
             self.notes.append(f"not in the table, so 0: {shortened(shares)}")
@@ -255,9 +265,11 @@ class _Maker:
                 proposal=0,
             )
             zero = self._ask(question) == 0
-            if not zero and self._data.missing == "refuse":
+            may_miss = dict(zip(self._data.feature_names, self._data.may_miss, strict=True))
+            needed = [name for name in shares if not may_miss[name]]
+            if not zero and needed:
                 raise ConfigError(
-                    f"the plan needs {shortened(shares)}; add what is known to the table"
+                    f"the plan needs {shortened(needed)}; add what is known to the table"
                 )
         if zero:
             rules |= {name: Rule(name=name, constant=0.0) for name in shares}
@@ -272,7 +284,7 @@ class _Maker:
         """Whether blanks among the shares are zeros."""
         gappy = {}
         for name in listed:
-            unread = set(self._numbers[name].unread)
+            unread = {*self._numbers[name].unread, *self._declared[name]}
             values = self._numbers[name].values
             gappy[name] = [v is None and row not in unread for row, v in enumerate(values)]
         names = [name for name in listed if any(gappy[name])]

@@ -272,7 +272,13 @@ def view_run(account: RunAccount) -> RunView:
 
 def _features(terms: Terms) -> tuple[Columns, ...]:
     return tuple(
-        Columns(names=item.names, unit=item.unit, low=item.range[0], high=item.range[1])
+        Columns(
+            names=item.names,
+            unit=item.unit,
+            low=item.range[0] if item.range else None,
+            high=item.range[1] if item.range else None,
+            classes=item.categories or (),
+        )
         for item in terms.data.features
     )
 

@@ -124,8 +124,7 @@ def parse_personal(facts: bytes, parts: bytes, terms: Terms, shared_model: bytes
         )
     if abs(sum(part.weight for part in found.parts) - 1.0) > 1e-6:
         raise VerificationError(f"{FACTS_FILE}: the parts' weights do not sum to 1")
-    outputs = len(terms.data.targets[0].classes or terms.data.targets)
-    expected = 1 if terms.data.task == "classification" else outputs
+    expected = 1 if terms.data.task == "classification" else terms.data.outputs
     if found.intervals is not None and len(found.intervals.reach) != expected:
         raise VerificationError(f"{FACTS_FILE}: intervals for other targets than the terms have")
     try:
@@ -148,11 +147,11 @@ def _parse_part(
         raise VerificationError(f"{FACTS_FILE}: part {number} is neither a network nor trees")
     if facts.network:
         layers = _parse_layers(number, tensors, terms)
-    outputs = len(terms.data.targets[0].classes or terms.data.targets)
+    outputs = terms.data.outputs
     if facts.trees is not None:
         prefix = f"{number}.trees."
         arrays = {name: tensors.pop(prefix + name) for name in TYPES if prefix + name in tensors}
-        columns = len(terms.data.feature_names) + (outputs if facts.network else 0)
+        columns = terms.data.columns_width + (outputs if facts.network else 0)
         if facts.network and facts.trees != "identity":
             raise VerificationError(f"{FACTS_FILE}: part {number}: trees that correct have no link")
         if facts.trees == "sigmoid" and outputs != 2:

@@ -9,7 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from greylag_protocols.features import Matrix, encode_targets, target_multipliers
+from greylag_protocols.features import (
+    Matrix,
+    encode_targets,
+    spread_categories,
+    target_multipliers,
+)
 from greylag_protocols.terms import DataTerms, ModelTerms
 
 from greylag_client.local_models.forest import Forest
@@ -181,7 +186,8 @@ def _residual(rows: Rows, shared: Layers, base: Matrix, tick: Tick) -> Candidate
         truth = np.eye(base.shape[1])[rows.targets[:, 0].astype(np.intp)]
     else:
         truth = rows.targets
-    wide, left_over = np.concatenate([rows.values, base], axis=1), truth - base
+    spread, left_over = spread_categories(data, rows.values), truth - base
+    wide = np.concatenate([spread, base], axis=1)
     staged: list[list[Matrix]] = [[] for _ in STAGES]
     for fit, check in rows.folds:
         forest = fit_residual(wide[fit], left_over[fit], data, rows.seed)
@@ -218,7 +224,7 @@ def _own_trees(rows: Rows, tick: Tick) -> Candidate:
 def _trees_or_mean(rows: Rows, values: Matrix, targets: Matrix) -> Forest:
     if len(values) < TREE_ROWS:
         return fit_mean(targets, rows.data)
-    return fit_trees(values, targets, rows.data, rows.seed)
+    return fit_trees(spread_categories(rows.data, values), targets, rows.data, rows.seed)
 
 
 def _alone(forest: Forest, rows: Rows, values: Matrix) -> Matrix:

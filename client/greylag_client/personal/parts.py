@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from greylag_protocols.features import Matrix, target_bounds
+from greylag_protocols.features import Matrix, spread_categories, target_bounds
 from greylag_protocols.terms import DataTerms
 
 from greylag_client.local_models.forest import Forest
@@ -22,12 +22,12 @@ class Part:
 
     def predict(self, data: DataTerms, activation: str, values: Matrix) -> Matrix:
         """Predictions for raw features, as ``Predictor.predict`` gives them."""
-        if self.layers is None:
-            total = self.forest(values) if self.forest is not None else np.zeros((len(values), 0))
-        else:
+        total = np.zeros((len(values), 0))
+        if self.layers is not None:
             total = predict_layers(data, activation, self.layers, values)
-            if self.forest is not None:
-                total = total + self.forest(np.concatenate([values, total], axis=1))
+        if self.forest is not None:
+            wide = np.concatenate([spread_categories(data, values), total], axis=1)
+            total = self.forest(wide) + (total if self.layers is not None else 0.0)
         return keep_inside(data, total)
 
 

@@ -17,7 +17,7 @@ from greylag_client.quality.drift import (
     summarise,
 )
 from greylag_client.quality.findings import Finding, of_rows
-from greylag_client.table import Table
+from greylag_client.table import Table, with_declared_gaps
 
 EDGE_SHARE = 0.02  # of the values at one end of the range, before it is worth a look
 EDGE_ROWS = 3
@@ -98,6 +98,7 @@ def examine(
         table: the same rows once they fit the plan; None if they do not.
         before: the summary of the firm's last checked data.
     """
+    cells = with_declared_gaps(cells, data)
     columns, absent = read_columns(cells, data)
     rows = cells.height
     findings = [Finding(kind="absent_column", column=name, count=rows, of=rows) for name in absent]
@@ -144,10 +145,10 @@ def check_column(column: Column) -> list[Finding]:
         return found  # check_classes looks at these
     known = len(column.known)
     if column.constant:
-        zero = column.low == 0 and column.known[0] == 0
+        zero = not column.listed and column.low == 0 and column.known[0] == 0
         kind = "always_zero" if zero else "constant"
         return [*found, Finding(kind=kind, column=name, count=known, of=known)]
-    for end in (column.low, column.high):
+    for end in () if column.listed else (column.low, column.high):
         pile = column.values == end
         if not _is_natural(column, end) and pile.sum() >= max(EDGE_ROWS, EDGE_SHARE * known):
             found += of_rows("at_edge", pile, column=name, of=known)
@@ -157,6 +158,8 @@ def check_column(column: Column) -> list[Finding]:
 def edge_share(column: Column) -> float:
     """Share of the values that stand exactly at an end of the public range, but for a natural
     zero."""
+    if column.listed:
+        return 0.0
     known = column.known
     ends = [end for end in (column.low, column.high) if not _is_natural(column, end)]
     return float(np.isin(known, ends).mean()) if len(known) else 0.0

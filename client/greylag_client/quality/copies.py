@@ -37,7 +37,7 @@ def find_contradictions(columns: list[Column], rows: int) -> Marks:
         return clashing
     numbers: dict[bytes, int] = {}
     number = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
-    for target in (column for column in columns if column.role != "feature"):
+    for target in (column for column in columns if not column.enters):
         known = ~np.isnan(target.values)
         place = target.values if target.role == "class" else target.scaled
         low, high = np.full(rows, np.inf), np.full(rows, -np.inf)

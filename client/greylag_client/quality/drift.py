@@ -136,7 +136,7 @@ def keep(path: Path, history: History, standard: str, summary: TableSummary) -> 
 
 def _summarise(column: Column) -> ColumnSummary:
     known = column.known
-    if column.role == "class":
+    if column.listed:
         edges = np.arange(column.high)
     elif len(known):
         edges = np.unique(np.quantile(known, np.arange(1, 10) / 10, method="lower"))

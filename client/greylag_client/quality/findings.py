@@ -146,9 +146,9 @@ KINDS: dict[str, Words] = {
     "unread": Words(
         dimension="validity",
         level="problem",
-        en="{column}: values that are no number, or no class of the plan, where due: {count}",
+        en="{column}: values that are no number, class or category of the plan where due: {count}",
         zh="{column}：{count} 个值不是计划所要求的数字或类别",
-        fix_en="write plain numbers with a decimal point, classes as in the plan, gaps as empty",
+        fix_en="write plain numbers with a decimal point, names as in the plan, gaps as empty",
         fix_zh="数字用小数点书写，类别按计划书写，缺口留空",
     ),
     "outside": Words(

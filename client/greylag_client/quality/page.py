@@ -9,7 +9,7 @@ from greylag_client.quality.findings import DIMENSIONS, LEVELS, Finding, plain, 
 from greylag_client.quality.report import ALIKE_SHOWN, UNDATED, Report, drift_sentences
 from greylag_client.quality.scores import Score
 
-ROLES = {"feature": "特征", "target": "目标", "class": "类别"}
+ROLES = {"feature": "特征", "category": "分类特征", "target": "目标", "class": "类别"}
 # What a browser may do with the page, should a name in it ever get past the escaping: nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = """
@@ -206,7 +206,7 @@ def _columns(report: Report) -> str:
 def _column(column: Column, index: float | None) -> str:
     marks = (column.gaps, column.unread, column.outside)
     counts = "".join(f'<td class="n">{int(mark.sum()) or "·"}</td>' for mark in marks)
-    share = 0.0 if column.role == "class" else edge_share(column)
+    share = edge_share(column)
     ends = say_share(share) if share else "·"
     drift = "" if index is None else f"{index:.2f}"
     return (

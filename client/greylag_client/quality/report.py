@@ -111,7 +111,7 @@ def as_document(report: Report) -> dict[str, Any]:
                 "missing": int(column.gaps.sum()),
                 "unread": int(column.unread.sum()),
                 "outside": int(column.outside.sum()),
-                "at_edges": edge_share(column) if column.role != "class" else 0.0,
+                "at_edges": edge_share(column),
                 "constant": column.constant,
                 "psi": examined.index.get(column.name),
             }

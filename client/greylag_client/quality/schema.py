@@ -6,6 +6,7 @@ replace: published as they are they would tell the firm's extremes. Every one is
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +22,17 @@ NUMERIC = 0.9  # of a column's filled cells; the rest is for `check` to name
 FEW_VALUES = 10  # whole numbers with at most so many values are classes
 MAX_CLASSES = 50
 MAX_NAME = 400
+MAX_LABEL = 100
+ROWS_PER_CATEGORY = 3  # on average at least; with fewer the texts rather name rows
 # Whole numbers under such a name tell things apart instead of measuring them.
 IDENTIFIER = re.compile(
     r"(^|[_\W])(id|no|nr|key|group|batch|lot|ref|patent|family|recipe|serial|sample)($|[_\W])"
     r"|^(heat|melt|[批组炉])$|[批组炉][号次别]|分组|编号|序号",
+    re.IGNORECASE,
+)
+PARTY = re.compile(  # who, and not what
+    r"(^|[_\W])(firm|silo|supplier|customer|client|vendor|company|operator|name)($|[_\W])"
+    r"|企业|公司|客户|供应商|姓名|名称",
     re.IGNORECASE,
 )
 HEADER = f"""\
@@ -78,11 +86,20 @@ def draft_schema(cells: pl.DataFrame, *, targets: tuple[str, ...], group: str | 
     suggested = group is None
     if group is None:
         group = _suggest(cells, numbers, targets)
-    if not numbers:
-        raise ConfigError("no further column holds numbers; features must be numbers")
-    used = {*numbers, *targets, group}
+    texts = {
+        name: found
+        for name in cells.columns
+        if name not in targets and name != group and name not in numbers
+        if (found := _categories(cells[name]))
+    }
+    features = [name for name in cells.columns if name in numbers or name in texts]
+    if not features:
+        raise ConfigError(
+            "no further column holds numbers or a few texts again and again; features must be "
+            "either"
+        )
+    used = {*features, *targets, group}
     left_out = tuple(name for name in cells.columns if name not in used)
-    gaps = any(cells[name].null_count() for name in numbers)
     group_line = f"group = {toml_string(group)}" if group else '# group = "..."'
     group_note = "suggested: its rows resemble each other" if suggested else "as asked"
     lines = [
@@ -94,9 +111,10 @@ def draft_schema(cells: pl.DataFrame, *, targets: tuple[str, ...], group: str | 
         *(_target_line(cells[name], task, guessed=guessed) for name in targets),
         "]",
         "features = [",
-        *(_feature_line(name, values) for name, values in numbers.items()),
+        *(_feature_line(cells[name], numbers.get(name), texts.get(name)) for name in features),
         "]",
-        f'missing = "{"zero-and-flag" if gaps else "refuse"}"  # refuse | zero-and-flag',
+        'missing = "refuse"  # refuse | zero-and-flag; a feature may say otherwise',
+        '# missing_values = ["-99"]  # cells that mean "missing", besides empty ones and NA',
         f"{group_line}  # {group_note if group else 'no column tells rows that belong together'}",
         "holdout = 0.2",
         "split_seed = 0",
@@ -106,14 +124,15 @@ def draft_schema(cells: pl.DataFrame, *, targets: tuple[str, ...], group: str | 
         '# For unit = "group": expected_groups, max_groups_per_firm, max_records_per_group.',
         '# For unit = "firm": expected_firms.',
         *(
-            f"# left out, since it names rows or holds no numbers: {toml_string(name[:MAX_NAME])}"
+            "# left out, since it names rows or parties, or holds neither numbers nor a few texts: "
+            + toml_string(name[:MAX_NAME])
             for name in left_out
         ),
     ]
     return Draft(
         text="\n".join(lines) + "\n",
         task=task,
-        features=tuple(numbers),
+        features=tuple(features),
         targets=targets,
         group=group,
         left_out=left_out,
@@ -162,6 +181,17 @@ def _numbers(column: pl.Series) -> Numbers | None:
     return values if math.isfinite(4 * (known.max() - known.min() + 1)) else None
 
 
+def _categories(column: pl.Series) -> tuple[str, ...]:
+    """The texts that a column repeats, sorted; none if there are too many, or they name parties."""
+    name = column.name
+    if not name or len(name) > MAX_NAME or IDENTIFIER.search(name) or PARTY.search(name):
+        return ()
+    found = tuple(sorted(set(column.drop_nulls())))
+    rows = len(column) - column.null_count()
+    few = 2 <= len(found) <= MAX_CLASSES and ROWS_PER_CATEGORY * len(found) <= rows
+    return found if few and max(map(len, found)) <= MAX_LABEL else ()
+
+
 def _tells_apart(name: str, values: Numbers) -> bool:
     """Whether the column names rows: it counts them, or holds whole numbers under such a name."""
     if len(values) > 2 and (np.abs(np.diff(values)) == 1).all():
@@ -208,17 +238,28 @@ def _target_line(column: pl.Series, task: str, *, guessed: bool) -> str:
     guess = "a guess: the last column; " if guessed else ""
     name = toml_string(column.name)
     if task == "classification":
-        classes = ", ".join(toml_string(label) for label in sorted(set(column.drop_nulls())))
-        return f"  {{ name = {name}, classes = [{classes}] }},  # {guess}classes: {MARK}"
+        classes = _list(sorted(set(column.drop_nulls())))
+        return f"  {{ name = {name}, classes = {classes} }},  # {guess}classes: {MARK}"
     values = parse_numbers(column)
     return f'  {{ name = {name}, unit = "", range = {_range(values)} }},  # {guess}{MARK}'
 
 
-def _feature_line(name: str, values: Numbers) -> str:
+def _feature_line(column: pl.Series, values: Numbers | None, texts: tuple[str, ...] | None) -> str:
+    gaps = ', missing = "zero-and-flag"' if column.null_count() else ""
+    name = toml_string(column.name)
+    if values is None:
+        return (
+            f"  {{ names = [{name}], categories = {_list(texts or ())}{gaps} }},  "
+            f"# categories: {MARK}"
+        )
     known = values[~np.isnan(values)]
     constant = "the same in every row here; " if (known == known[0]).all() else ""
-    line = f'  {{ names = [{toml_string(name)}], unit = "", range = {_range(values)} }},'
+    line = f'  {{ names = [{name}], unit = "", range = {_range(values)}{gaps} }},'
     return f"{line}  # {constant}{MARK}"
+
+
+def _list(labels: Sequence[str]) -> str:
+    return f"[{', '.join(map(toml_string, labels))}]"
 
 
 def _range(values: Numbers) -> str:

@@ -85,6 +85,57 @@ BAD_TERMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+# Numbers, an order, categories with and without a place for others, and flags for two of them.
+MIXED = {
+    "data.features": [
+        {"names": ["SiO2", "B2O3"], "unit": "mol%", "range": [0.0, 100.0], "scale": "sqrt",
+         "multiplier": 8.0},
+        {"names": ["grade"], "unit": "", "scale": "linear", "multiplier": 3.0,
+         "categories": ["low", "mid", "high"], "ordered": True},
+        {"names": ["furnace", "next"], "unit": "", "scale": "linear", "multiplier": 2.0,
+         "categories": ["A", "B"], "other": True, "missing": "refuse"},
+        {"names": ["mould"], "unit": "", "scale": "linear", "multiplier": 1.0,
+         "categories": ["\u6a21 1", "none"]},
+    ],
+    "data.missing_values": ["-99", "?"],
+}  # fmt: skip
+MIXED_INPUTS = 2 + 1 + 6 + 2 + 4
+ROWS: list[list[float | None]] = [
+    [0.0, 100.0, 0.0, 0.0, 1.0, 0.0],
+    [30.5, 0.1, 1.0, 1.0, 2.0, 1.0],
+    [None, 250.0, 2.0, 2.0, 0.0, None],
+    [-1.0, None, None, 1.0, 1.0, 1.0],
+]
+BAD_MIXED: dict[str, dict[str, Any]] = {
+    "range_and_categories": {"data.features.1.range": [0.0, 1.0]},
+    "neither_range_nor_categories": {"data.features.1.categories": None},
+    "ordered_numbers": {"data.features.0.ordered": True},
+    "other_numbers": {"data.features.0.other": True},
+    "other_in_an_order": {"data.features.1.other": True},
+    "one_category": {"data.features.3.categories": ["A"]},
+    "no_category": {"data.features.2.categories": []},
+    "category_twice": {"data.features.3.categories": ["A", "A"]},
+    "empty_category": {"data.features.3.categories": ["A", ""]},
+    "category_too_long": {"data.features.3.categories": ["A", "b" * 101]},
+    "category_with_blanks": {"data.features.3.categories": ["A", " B"]},
+    "too_many_categories": {"data.features.3.categories": [f"c{n}" for n in range(1001)]},
+    "too_many_inputs_of_categories": {
+        "data.features.3.categories": [f"c{n}" for n in range(1000)],
+        "data.features.3.names": [f"f{n}" for n in range(12)],
+        "model.hidden": [1],
+    },
+    "category_that_is_a_gap": {"data.features.3.categories": ["A", "NA"]},
+    "category_declared_missing": {"data.features.3.categories": ["A", "?"]},
+    "category_with_unit": {"data.features.3.unit": "K"},
+    "category_with_scale": {"data.features.3.scale": "sqrt"},
+    "missing_value_empty": {"data.missing_values": [""]},
+    "missing_value_with_blanks": {"data.missing_values": ["- "]},
+    "missing_value_a_number": {"data.missing_values": [-99]},
+    "too_many_missing_values": {"data.missing_values": [f"m{n}" for n in range(65)]},
+    "unknown_way_with_gaps": {"data.features.0.missing": "impute"},
+}  # fmt: skip
+
+
 def edited(value: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     value = copy.deepcopy(value)
     for path, new in changes.items():
@@ -97,10 +148,11 @@ def edited(value: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def terms(v: Vectors) -> None:
-    def good(name: str, changes: dict[str, Any], rows: int, units: int, expected: float) -> None:
+    def good(name: str, changes: dict[str, Any], rows: int, units: int, expected: float,
+             inputs: int = 4) -> None:  # fmt: skip
         value = edited(TERMS, changes)
         privacy, text = value["privacy"], b.jcs(value)
-        dimension = sum(size for size, _ in n.mlp_bounds(4, value["model"]["hidden"], 1))
+        dimension = sum(size for size, _ in n.mlp_bounds(inputs, value["model"]["hidden"], 1))
         cap = n.batch_cap(units, value["training"]["sampling_rate"])
         grid = n.grid(8, privacy["max_colluding"], privacy["clip_norm"],
                       privacy["noise_multiplier"], cap, dimension)  # fmt: skip
@@ -112,8 +164,23 @@ def terms(v: Vectors) -> None:
     good("terms_record", {}, 1, 5000, 18000)
     good("terms_group", GROUP, 40, 300, 1060)
     good("terms_firm", FIRM, 5000, 1, 65)
+    good("terms_mixed", MIXED, 1, 5000, 18000, MIXED_INPUTS)
+    mixed = edited(TERMS, MIXED)
+    data, text = mixed["data"], b.jcs(mixed).decode()
+    right = [n.inputs(data, row) for row in ROWS]
+    v.good("inputs_mixed", "inputs", right, text=text, rows=ROWS)
+    wrong = [row[:3] + row[6:9] + row[3:6] + row[9:] for row in right]
+    v.differs("inputs_bad_order", "inputs", right, wrong, "columns change places", text=text,
+              rows=ROWS)  # fmt: skip
+    wrong = [row[:11] + [float(cell is None) for cell in cells]
+             for row, cells in zip(right, ROWS, strict=True)]  # fmt: skip
+    v.differs("inputs_bad_flags", "inputs", right, wrong, "flags of all columns", text=text,
+              rows=ROWS)  # fmt: skip
     for name, changes in BAD_TERMS.items():
         text = b.jcs(edited(TERMS, changes)).decode()
+        v.bad(f"terms_bad_{name}", "terms", name.replace("_", " "), text=text)
+    for name, changes in BAD_MIXED.items():
+        text = b.jcs(edited(mixed, changes)).decode()
         v.bad(f"terms_bad_{name}", "terms", name.replace("_", " "), text=text)
     text = b.jcs(TERMS).decode()
     for name, broken in {
