@@ -13,6 +13,8 @@ from greylag_protocols.terms import Plan
 from rich.console import Console
 from rich.markup import escape
 
+from greylag_lab.probe.command import probe
+
 app = typer.Typer(
     help="Try greylag on one machine: a real consortium of processes, or a fast simulation with "
     "baselines. 在一台机器上试用：真实进程的联合体演示，或带基线的快速仿真。",
@@ -21,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 errors = Console(stderr=True)
+app.command()(probe)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""``greylag-lab probe``: whether this build's contributions keep what the terms promise."""
