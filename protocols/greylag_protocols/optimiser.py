@@ -28,12 +28,30 @@ class StepRule:
     second_moment: float
     stabiliser: float
     ema: float
+    warmup_rounds: int = 0
+    tail_rounds: int = 0
+    noise_floor: float | None = None
 
     def rate(self, rounds_done: int) -> float:
         """The learning rate of the step after ``rounds_done`` steps."""
-        if self.schedule == "constant":
-            return self.learning_rate
-        return self.learning_rate * ((self.rounds - rounds_done) / self.rounds)
+        rate = self.learning_rate
+        if self.schedule == "linear":
+            rate = rate * ((self.rounds - rounds_done) / self.rounds)
+        if rounds_done < self.warmup_rounds:
+            rate = rate * ((rounds_done + 1) / self.warmup_rounds)
+        return rate
+
+    def average(self, average: Vector, weights: Vector, rounds_done: int) -> Vector:
+        """The average after ``weights``, the outcome of ``rounds_done`` steps.
+
+        Exponential (Polyak and Juditsky 1992 for averages of iterates; recent ones count more), or
+        the plain mean of the last ``tail_rounds``; before these it is the weights themselves, so
+        that a run that ends early has a model too.
+        """
+        if not self.tail_rounds:
+            return average * self.ema + weights * (1.0 - self.ema)
+        count = rounds_done - (self.rounds - self.tail_rounds)
+        return weights if count <= 1 else average + (weights - average) / float(count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +59,8 @@ class ModelState:
     """All that the step carries from round to round; every vector has shape (d,).
 
     ``bias_first`` and ``bias_second`` are the running powers of Adam's decay rates (Kingma and Ba
-    2015), kept as products so that no power function is needed. ``average`` is the exponential
-    moving average of the weights: what is released.
+    2015), kept as products so that no power function is needed. ``average`` is that of the weights
+    (``StepRule.average``): what is released.
     """
 
     rounds_done: int
@@ -96,13 +114,20 @@ def take_step(
     rule: StepRule,
     grid_step: float,
     denominator: float,
+    noise_variance: float,
 ) -> ModelState:
     """One training step.
+
+    With ``noise_floor``, Adam's second moment is that of the gradient without its noise, whose
+    variance is public (Tang, Panaitescu, Lecuyer 2024, "DP-AdamBC"). The variance is taken off
+    every square, not off their mean: so it may differ from round to round, as rosters do.
 
     Args:
         integer_sum: shape (d,), the decoded sum over the roster, in grid steps.
         grid_step: ``gamma`` of that roster.
         denominator: the public constant ``q * expected_records``.
+        noise_variance: of each coordinate of ``integer_sum * grid_step / denominator``
+            (``Terms.noise_variance`` of that roster).
     """
     gradient = integer_sum.astype(np.float64) * grid_step / denominator
     rate = rule.rate(state.rounds_done)
@@ -113,16 +138,21 @@ def take_step(
         weights = state.weights - first * rate
     else:
         first = first + gradient * (1.0 - rule.momentum)
-        second = state.second * rule.second_moment
-        second = second + (gradient * gradient) * (1.0 - rule.second_moment)
+        square = gradient * gradient
+        if rule.noise_floor is not None:
+            square = square - noise_variance
+        second = state.second * rule.second_moment + square * (1.0 - rule.second_moment)
         bias_first = state.bias_first * rule.momentum
         bias_second = state.bias_second * rule.second_moment
+        moment = second / (1.0 - bias_second)
+        if rule.noise_floor is not None:
+            moment = np.maximum(moment, noise_variance * rule.noise_floor)
         direction = first / (1.0 - bias_first)
-        scale = np.sqrt(second / (1.0 - bias_second)) + rule.stabiliser
-        weights = state.weights - direction / scale * rate
-    average = state.average * rule.ema + weights * (1.0 - rule.ema)
+        weights = state.weights - direction / (np.sqrt(moment) + rule.stabiliser) * rate
+    rounds_done = state.rounds_done + 1
+    average = rule.average(state.average, weights, rounds_done)
     return ModelState(
-        rounds_done=state.rounds_done + 1,
+        rounds_done=rounds_done,
         weights=weights,
         first=first,
         second=second,

@@ -27,7 +27,14 @@ def test_adam_agrees_with_torch() -> None:
     optimiser = torch.optim.Adam([weights], lr=0.003, betas=(0.9, 0.999), eps=1e-8)
     for _ in range(5):
         integers = rng.integers(-(2**30), 2**30, DIMENSION, dtype=np.int32)
-        state = take_step(state, integers, rule=RULE, grid_step=GRID_STEP, denominator=DENOMINATOR)
+        state = take_step(
+            state,
+            integers,
+            rule=RULE,
+            grid_step=GRID_STEP,
+            denominator=DENOMINATOR,
+            noise_variance=0.0,
+        )
         weights.grad = torch.from_numpy(integers.astype(np.float64) * GRID_STEP / DENOMINATOR)
         optimiser.step()
     np.testing.assert_allclose(state.weights, weights.detach().numpy(), rtol=0, atol=1e-12)

@@ -181,12 +181,16 @@ def step(v: Vectors) -> None:
     rules["adam_constant_no_average"] = {**rules["adam"], "schedule": "constant", "ema": 0.0}
     rules["momentum_linear_no_memory"] = {**rules["momentum"], "schedule": "linear",
                                           "momentum": 0.0}  # fmt: skip
-    gamma, denominator = 1.25e-6, 3600.0
+    # The noise lies among the squares: some moments stay above the floor, others do not.
+    gamma, denominator, noise = 1.25e-6, 3600.0, 1e-6
+    rules["adam_warmup"] = {**rules["adam"], "warmup_rounds": 3}
+    rules["adam_tail"] = {**rules["adam"], "rounds": 5, "tail_rounds": 3}
+    rules["adam_noise_floor"] = {**rules["adam"], "noise_floor": 0.25}
 
     def run(rule: dict[str, Any], **changes: Any) -> dict[str, Any]:
         state, digests = n.start(weights), []
         for integers in sums:
-            state = n.step(state, integers, rule, gamma, denominator, **changes)
+            state = n.step(state, integers, rule, gamma, denominator, noise, **changes)
             digests.append(n.state_digest(state))
         return {"weights": state["weights"], "average": state["average"], "states": digests,
                 "published": n.model_digest(state["weights"]),
@@ -194,8 +198,15 @@ def step(v: Vectors) -> None:
 
     for name, rule in rules.items():
         facts = {**shape, "rule": rule, "grid_step": gamma, "denominator": denominator}
+        if "noise_floor" in rule:
+            facts["noise_variance"] = noise
         right = run(rule)
         v.good(f"steps_{name}", "steps", right, **facts, sums=sums)
+        for key in ("warmup_rounds", "tail_rounds", "noise_floor"):
+            if key in rule:
+                plain = run({other: value for other, value in rule.items() if other != key})
+                v.differs(f"steps_bad_without_{key}", "steps", right, plain, f"{key} left out",
+                          **facts, sums=sums)  # fmt: skip
         if name in ("adam", "momentum"):
             v.differs(f"steps_bad_fused_{name}", "steps", right, run(rule, multiply_add=n.fused),
                       "products and sums rounded once", **facts, sums=sums)  # fmt: skip

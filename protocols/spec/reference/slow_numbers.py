@@ -87,6 +87,30 @@ def mlp_bounds(inputs: int, hidden: Sequence[int], outputs: int) -> list[tuple[i
     return layers
 
 
+def inputs(data: dict[str, Any], row: Sequence[float | None]) -> list[float]:
+    """A row as the model sees it: of a category its number, of a gap None."""
+    found: list[float] = []
+    flags: list[float] = []
+    cells = iter(row)
+    for feature in data["features"]:
+        labels, times = feature.get("categories"), feature["multiplier"]
+        low, high = feature.get("range") or (0.0, len(labels) - 1.0)
+        for _ in feature["names"]:
+            cell = next(cells)
+            if feature.get("missing", data["missing"]) == "zero-and-flag":
+                flags.append(float(cell is None))
+            if labels is not None and not feature.get("ordered"):
+                places = range(len(labels) + feature.get("other", False))
+                found += [times if cell == place else 0.0 for place in places]
+            elif cell is None:
+                found.append(0.0)
+            else:
+                share = min(max((cell - low) / (high - low), 0.0), 1.0)
+                share = root(share) if feature["scale"] == "sqrt" else 2.0 * share - 1.0
+                found.append(times * share)
+    return found + flags
+
+
 def initial_weights(seed: bytes, layers: Bounds) -> list[float]:
     bounds = [bound for size, bound in layers for _ in range(size)]
     stream = hashlib.shake_256(b"greylag/initial-weights/v1|" + seed).digest(4 * len(bounds))
@@ -110,14 +134,19 @@ def step(
     rule: dict[str, Any],
     gamma: float,
     denominator: float,
+    noise: float = 0.0,
     multiply_add: Callable[[float, float, float], float] = lambda a, b, c: a * b + c,
 ) -> dict[str, Any]:
     """``multiply_add`` is replaced only to show what a fused one would do."""
     rate = rule["learning_rate"]
     if rule["schedule"] == "linear":
         rate = rate * ((rule["rounds"] - state["done"]) / rule["rounds"])
+    if state["done"] < rule.get("warmup_rounds", 0):
+        rate = rate * ((state["done"] + 1) / rule["warmup_rounds"])
     beta, beta2, ema = rule["momentum"], rule["second_moment"], rule["ema"]
-    adam = rule["optimiser"] == "adam"
+    adam, floor = rule["optimiser"] == "adam", rule.get("noise_floor")
+    tail = rule.get("tail_rounds", 0)
+    late = state["done"] + 1 - (rule["rounds"] - tail)
     b1 = state["b1"] * beta if adam else 1.0
     b2 = state["b2"] * beta2 if adam else 1.0
     rows = zip(
@@ -128,13 +157,20 @@ def step(
         g = float(integer) * gamma / denominator
         if adam:
             m = multiply_add(m, beta, g * (1.0 - beta))
-            v = multiply_add(v, beta2, g * g * (1.0 - beta2))
-            scale = math.sqrt(v / (1.0 - b2)) + rule["stabiliser"]
-            w = w - m / (1.0 - b1) / scale * rate
+            square = g * g if floor is None else g * g - noise
+            v = multiply_add(v, beta2, square * (1.0 - beta2))
+            moment = v / (1.0 - b2)
+            if floor is not None:
+                moment = max(moment, noise * floor)
+            w = w - m / (1.0 - b1) / (math.sqrt(moment) + rule["stabiliser"]) * rate
         else:
             m = multiply_add(m, beta, g)
             w = w - m * rate
-        out.append((w, m, v, multiply_add(mean, ema, w * (1.0 - ema))))
+        if not tail:
+            mean = multiply_add(mean, ema, w * (1.0 - ema))
+        else:
+            mean = w if late <= 1 else mean + (w - mean) / float(late)
+        out.append((w, m, v, mean))
     names = ("weights", "first", "second", "average")
     columns = {name: [row[at] for row in out] for at, name in enumerate(names)}
     return {"done": state["done"] + 1, **columns, "b1": b1, "b2": b2}
