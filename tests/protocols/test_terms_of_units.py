@@ -8,7 +8,7 @@ from greylag_protocols.plan import parse_plan
 
 @pytest.fixture(scope="module")
 def by_unit():
-    return {terms.privacy.unit: terms for terms in seeds.make_terms()}
+    return dict(zip(seeds.PLANS, seeds.make_terms(), strict=True))
 
 
 @pytest.mark.parametrize(
