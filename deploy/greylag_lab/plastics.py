@@ -12,7 +12,7 @@ overheating. Everything follows from the seed.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,17 +135,19 @@ COMMISSIONED = Market(  # commissioned work: whatever the customer asks for
 )
 
 
-def make_firms(firms: int = 8, seed: int = 0) -> dict[str, pl.DataFrame]:
+def make_firms(
+    firms: int = 8, seed: int = 0, rows: Sequence[int] | None = None
+) -> dict[str, pl.DataFrame]:
     """One table per firm, the lead's first.
 
     Columns: ``family`` (text), INGREDIENTS (wt%), PROCESS (deg C), PROPERTIES (MPa, kJ/m2; null
-    where not measured, never both). Each firm has 160 to 420 rows; 45 to 70 % of its families are
-    commissioned. The same ``firms`` and ``seed`` give the same tables; a firm does not depend on
-    how many follow it.
+    where not measured, never both). Each firm has 160 to 420 rows, or as many as
+    ``rows`` says for it; 45 to 70 % of its families are commissioned. The same arguments give the
+    same tables; a firm does not depend on how many follow it.
     """
     names = [LEAD, *(f"supplier-{number:02d}" for number in range(1, firms))]
     return {
-        name: _make_firm(name, MARKETS[index % len(MARKETS)], seed)
+        name: _make_firm(name, MARKETS[index % len(MARKETS)], seed, rows[index] if rows else None)
         for index, name in enumerate(names[:firms])
     }
 
@@ -160,9 +162,10 @@ def write_firms(directory: Path, firms: int = 8, seed: int = 0) -> dict[str, Pat
     return paths
 
 
-def _make_firm(name: str, market: Market, seed: int) -> pl.DataFrame:
+def _make_firm(name: str, market: Market, seed: int, count: int | None) -> pl.DataFrame:
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    rows = int(rng.integers(160, 421))
+    drawn = int(rng.integers(160, 421))
+    rows = drawn if count is None else count
     commissioned = rng.uniform(*COMMISSIONED_SHARE)
     gaps = rng.uniform(0.10, 0.25, size=len(PROPERTIES))
     prefix = name[0].upper() + name.removeprefix(LEAD).removeprefix("supplier-")

@@ -20,11 +20,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from greylag_server.bundle import bundle
 from greylag_server.consortium import Consortium
 from greylag_server.enrolment import Enrolment
 from greylag_server.members_command import endorse, remove, revoke
 from greylag_server.release import privacy_facts, write_release
 from greylag_server.store import RunRecord, Store
+from greylag_server.tuning import plan_app
 
 app = typer.Typer(
     help="The lead's side: found a consortium, invite firms, train a shared model, release it. "
@@ -92,6 +94,8 @@ def invite(
 app.command()(revoke)
 app.command()(remove)
 app.command()(endorse)
+app.command()(bundle)
+app.add_typer(plan_app, name="plan")
 
 
 @app.command()

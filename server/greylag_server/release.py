@@ -91,7 +91,7 @@ def write_release(record: RunRecord, out: Path, *, signer: Signer, store: Store)
         "firms": firms,
         "model": digest.hex(),
         "terms": terms_digest(record.terms).hex(),
-        "audit": "chain_only",
+        "audit": "by_bundle",
         **privacy_facts(terms, attempts=record.attempts),
         **wider_facts(terms, firms=len(record.roster)),
     }
@@ -174,8 +174,10 @@ planned ({facts["attempts"]} took place: {facts["epsilon_used"]:.3g}). The noise
 
 ## Evidence
 
-Audit state: `{facts["audit"]}`: the firms' receipts form signed chains in the lead's log;
-cosignatures and the stand-alone auditor are not part of this version.
+Audit state: `{facts["audit"]}`: nothing here proves itself. The lead writes a bundle
+(`greylag-server bundle {facts["run"]} OUT`), and anyone with keys from elsewhere checks it:
+`greylag-audit verify` says which promises were kept, `greylag-audit replay` whether these weights
+follow, bit by bit, from the logged sums.
 
 | digest | value |
 |---|---|

@@ -1,6 +1,6 @@
 """Measured figures: `make bench`. JSON on stdout, a table on stderr, exit 1 if a bound is broken.
 
-    python tests/bench/run.py [masking] [contribution] [coordinator] [clipping] [memory]
+    python tests/bench/run.py [masking] [contribution] [coordinator] [clipping] [memory] [audit]
 
 Ratios are of CPU times within one run, whose two sides take turns: so they say little of the
 machine and of what else it does.
@@ -14,7 +14,7 @@ import warnings
 
 from harness import report, say
 
-FIGURES = ("masking", "contribution", "coordinator", "clipping", "memory")
+FIGURES = ("masking", "contribution", "coordinator", "clipping", "memory", "audit")
 
 
 def main() -> int:

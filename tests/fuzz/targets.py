@@ -1,8 +1,9 @@
 """Every parser of bytes from outside, each with real messages and the errors that it may raise.
 
 ``run.py`` drives them under a coverage-guided fuzzer; the unit tests replay the same list in short.
-Those of ``protocol_targets`` need the protocol core alone; ``party_targets`` and ``file_targets``
-are of the lead's and the firm's programs, and are imported when they are asked for.
+Those of ``protocol_targets`` need the protocol core alone, of ``audit_targets`` the auditor too;
+``party_targets`` and ``file_targets`` are of the lead's and the firm's programs, and are imported
+when they are asked for.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -42,9 +43,9 @@ def load_targets(families: Iterable[str] = FAMILIES) -> dict[str, Target]:
     found: list[Target] = []
     for family in families:
         if family == "protocol":
-            from fuzz import protocol_targets
+            from fuzz import audit_targets, protocol_targets
 
-            found += protocol_targets.TARGETS
+            found += [*protocol_targets.TARGETS, *audit_targets.TARGETS]
         else:
             from fuzz import file_targets, party_targets
 

@@ -14,7 +14,7 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-PACKAGES = ["greylag_protocols", "greylag_server", "greylag_client"]
+PACKAGES = ["greylag_protocols", "greylag_audit", "greylag_server", "greylag_client"]
 
 with atheris.instrument_imports(include=PACKAGES):
     from fuzz.damage import damage
