@@ -322,11 +322,11 @@ def test_what_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_all_three_kinds_are_written(facts: ReportFacts, tmp_path: Path) -> None:
     report = write_report(facts, "zh")
-    paths = write_files(tmp_path, facts, report)
+    paths = write_files(tmp_path / "new", facts, report)
     assert [path.name for path in paths] == ["report.html", "report.json", "report.pdf"]
     assert json.loads(paths[1].read_bytes())["verdict"] == report.verdict
     with pytest.raises(ConfigError, match="cannot be written"):
-        write_files(tmp_path / "absent" / "a.html", facts, report)
+        write_files(paths[0] / "a.html", facts, report)
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

@@ -26,10 +26,10 @@ def check_wish(out: Path | None, lang: str) -> None:
     """
     if lang not in LANGUAGES:
         raise ConfigError(f"--lang is 'en' or 'zh', not {lang!r:.40}")
-    if out is not None and not out.is_dir() and out.suffix[1:] not in KINDS:
+    if out is not None and not _is_directory(out) and out.suffix[1:] not in KINDS:
         raise ConfigError(
-            f"--out {out} must end in .html, .pdf or .json, or be a directory, which then gets all "
-            "three"
+            f"--out {out} must end in .html, .pdf or .json, or name a directory, which then gets "
+            "all three"
         )
 
 
@@ -53,16 +53,21 @@ def write_files(out: Path, facts: ReportFacts, report: Report) -> list[Path]:
     Raises:
         ConfigError: it cannot be written.
     """
-    paths = [out / f"report.{kind}" for kind in KINDS] if out.is_dir() else [out]
+    paths = [out / f"report.{kind}" for kind in KINDS] if _is_directory(out) else [out]
     for path in paths:
         content = _MAKERS[path.suffix[1:]](facts, report)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         except OSError as error:
             raise ConfigError(
                 f"{path} cannot be written ({error.strerror}); name another file with --out"
             ) from None
     return paths
+
+
+def _is_directory(out: Path) -> bool:
+    return out.is_dir() or not out.suffix
 
 
 def _html(facts: ReportFacts, report: Report) -> bytes:
