@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from greylag_client.firm import FirmDirectory
+from greylag_client.join import join
 from greylag_client.ledger import Ledger
 from greylag_lab.plastics import write_firms
 from greylag_lab.processes import background, call_json, free_ports, wait_for_port
@@ -15,6 +16,7 @@ from greylag_protocols.encoding import parse_json
 from greylag_protocols.log import ChainTip
 from greylag_protocols.signing import parse_statement
 from greylag_server.consortium import Consortium
+from greylag_server.enrolment import Enrolment
 from greylag_server.service import open_store
 
 FIRMS = 5
@@ -50,15 +52,18 @@ class World:
         return server
 
     def invite(self, name: str) -> str:
-        arguments = ["invite", name, "--dir", str(self.lead), "--format", "json"]
-        return str(call_json("greylag-server", arguments)["invite"])
+        return Enrolment(Consortium.open(self.lead)).invite(name, None, now_s=time.time())
 
     def join(self, name: str) -> None:
-        where = ["--dir", str(self.firm(name)), "--data", str(self.tables[name])]
-        joined = call_json(
-            "greylag-client", ["join", self.invite(name), *where, "--format", "json"]
+        """As the command does; here in this process, since every test needs five of them."""
+        joined = join(
+            self.invite(name),
+            self.firm(name),
+            data=self.tables[name],
+            approve_members=None,
+            now_s=time.time(),
         )
-        self.recovery_keys[name] = str(joined["recovery_key"])
+        self.recovery_keys[name] = joined.recovery_key
 
     def firm(self, name: str) -> Path:
         return self.root / "firms" / name

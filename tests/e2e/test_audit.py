@@ -8,7 +8,7 @@ import pytest
 from consortium_of_processes import World
 from greylag_lab.processes import call_json, program
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(480)]
 
 
 def audit(*arguments: object) -> tuple[int, dict[str, object]]:

@@ -1,6 +1,8 @@
 """The lead's database: all or nothing, append-only, and as it was after a restart."""
 
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,3 +197,23 @@ def test_participants_keep_their_voids_and_goodbyes(store: Store) -> None:
     assert (first.firm, first.acceptance, first.voids, first.closed) == ("firm-a", b"a", 1, False)
     assert (second.firm, second.voids, second.closed) == ("firm-b", 0, True)
     assert store.participants("run-2") == []
+
+
+def test_threads_that_write_at_once_wait_for_each_other(store: Store) -> None:
+    inside, told = threading.Event(), []
+
+    def other() -> None:
+        inside.wait(10)
+        with store.transaction():
+            store.append([b"second"])
+            told.append(store.checkpoint().size)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with store.transaction():
+        inside.set()
+        time.sleep(0.05)  # long enough for the other to try
+        store.append([b"first"])
+    thread.join(10)
+    assert told == [2]
+    assert list(store.entries()) == [b"first", b"second"]
