@@ -169,19 +169,32 @@ def _rdp_epsilon(
 
 
 @functools.lru_cache(maxsize=1024)
-def epsilon_of_copies(mechanism: Mechanism, *, copies: int, releases: int, delta: float) -> float:
-    """Epsilon for ``copies`` equal units (records, say) that stand or fall together.
+def cost_of_copies(
+    mechanism: Mechanism, *, copies: int, releases: int, delta: float
+) -> tuple[float, float]:
+    """Epsilon for ``copies`` equal units (records, say) that stand or fall together, and how much
+    better than chance it can be told whether they took part (see ``advantage_of``).
 
     Each copy is sampled on its own, so their joint shift is binomial: a mixture of Gaussians
-    (arXiv 2310.15526) with sensitivities 0..copies.
+    (arXiv 2310.15526) with sensitivities 0..copies. Losses grow with the copies, and so may the
+    interval by which they are rounded up: still a bound, less than a hundredth above that of the
+    usual interval, in a tenth of the time.
     """
     rate = mechanism.sampling_rate
     shifts = list(range(copies + 1))
     weights = [math.comb(copies, k) * rate**k * (1 - rate) ** (copies - k) for k in shifts]
-    from dp_accounting import dp_event
+    from dp_accounting import NeighboringRelation, dp_event, pld
 
+    interval = PLD_INTERVAL * copies
+    accountant = pld.PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, interval)
     event = dp_event.MixtureOfGaussiansDpEvent(mechanism.noise_multiplier, shifts, weights)
-    return _pld_epsilon(event, releases, delta)
+    accountant.compose(event, releases)
+    return float(accountant.get_epsilon(delta)), min(1.0, float(accountant.get_delta(0.0)))
+
+
+def epsilon_of_copies(mechanism: Mechanism, *, copies: int, releases: int, delta: float) -> float:
+    """The first part of ``cost_of_copies``."""
+    return cost_of_copies(mechanism, copies=copies, releases=releases, delta=delta)[0]
 
 
 @functools.lru_cache(maxsize=1024)

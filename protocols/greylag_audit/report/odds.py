@@ -12,6 +12,7 @@ from greylag_protocols.accounting import (
     PLD_INTERVAL,
     Mechanism,
     advantage_of,
+    cost_of_copies,
     epsilon_of,
 )
 from greylag_protocols.errors import GreylagError
@@ -85,24 +86,12 @@ def _percent(mechanism: Mechanism, releases: int) -> float:
 
 
 def _for_copies(terms: Terms, copies: int) -> tuple[int, float | None, float]:
-    """As ``accounting.epsilon_of_copies``, and the percentage from the same loss distribution.
-
-    Losses grow with the copies, and so may the interval by which they are rounded up: what comes
-    out is still a bound, less than a hundredth above the other, in a tenth of the time.
-    """
-    rate, counts = terms.mechanism.sampling_rate, list(range(copies + 1))
-    weights = [math.comb(copies, k) * rate**k * (1 - rate) ** (copies - k) for k in counts]
-    from dp_accounting import NeighboringRelation, dp_event, pld
-
-    interval = PLD_INTERVAL * copies
-    accountant = pld.PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, interval)
-    sigma = terms.mechanism.noise_multiplier
-    accountant.compose(
-        dp_event.MixtureOfGaussiansDpEvent(sigma, counts, weights), terms.privacy.max_attempts
+    """As ``accounting.cost_of_copies``, the advantage as a percentage."""
+    privacy = terms.privacy
+    epsilon, advantage = cost_of_copies(
+        terms.mechanism, copies=copies, releases=privacy.max_attempts, delta=privacy.delta
     )
-    epsilon = float(accountant.get_epsilon(terms.privacy.delta))
-    percent = 50.0 * (1.0 + min(1.0, float(accountant.get_delta(0.0))))
-    return copies, epsilon if math.isfinite(epsilon) else None, percent
+    return copies, epsilon if math.isfinite(epsilon) else None, 50.0 * (1.0 + advantage)
 
 
 def _lone(terms: Terms, roster: int) -> tuple[float, float] | None:
