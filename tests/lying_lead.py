@@ -42,6 +42,7 @@ class Lead:
         self.run = consortium.terms.run_id
         self.batches: dict[str, tuple[SignedBatch, int]] = {}
         self.log_size = 10
+        self.logged: dict[int, bytes] = {}  # entries in the log; others are stand-ins
         self.weights = np.zeros(consortium.terms.dimension, dtype=np.float32)
 
     @property
@@ -61,11 +62,24 @@ class Lead:
 
     def view(self, size: int, *, last: str = "") -> LogView:
         """A log of so many entries, shown from the first on; the last can be another one."""
-        leaves = [hash_leaf(str(number).encode()) for number in range(size)]
+        leaves = [
+            hash_leaf(self.logged.get(number, str(number).encode())) for number in range(size)
+        ]
         if last:
             leaves[-1] = hash_leaf(last.encode())
         checkpoint = Checkpoint(origin=NAME, size=size, root=root_of(leaves))
         return show_log(self.consortium.lead, checkpoint, leaves)
+
+    def write(self, *entries: bytes) -> None:
+        """Entries go into the log."""
+        for entry in entries:
+            self.logged[self.log_size] = entry
+            self.log_size += 1
+
+    def handing_over(self, *entries: bytes, seen: int, **changes: Any) -> Offer:
+        """An offer with entries of the victim's chain, of which the log is said to hold so many."""
+        facts = {"seen": seen, "entries": entries, "past": (self.consortium.encoded,)}
+        return self.offer(**facts | changes)
 
     def with_words(self, message: Round, participant: Participant | None = None) -> Round:
         """The message with the cosignatures that a firm wants to see: of firms that saw the log as
@@ -95,6 +109,16 @@ class Lead:
             peers = self.answers(name, reply.nonce)
             reply = participant.handle(self.offer(peers=peers, **changes))
         assert isinstance(reply, Accepted)
+        return reply
+
+    def enter_with(self, offer: Offer) -> Accepted:
+        """The victim takes this offer, once the other firms have had their say, and gives keys."""
+        asking = self.victim.participant.handle(offer)
+        assert isinstance(asking, Asking)
+        peers = self.answers("firm-a", asking.nonce)
+        reply = self.victim.participant.handle(replace(offer, peers=peers))
+        assert isinstance(reply, Accepted), self.victim.ledger.refusals.newest(1)
+        self.take_batch("firm-a", reply.batch)
         return reply
 
     def asked(self, name: str, **changes: Any) -> str | None:

@@ -53,7 +53,7 @@ def close(
     firm = FirmDirectory.open(directory)
     account = close_run(Ledger(firm.ledger_path), identity_of(firm), run_id)
     facts = {"run": run_id, "charged": account.charged, "epsilon": account.epsilon}
-    kept = f"epsilon {account.epsilon:g} stays spent" if account.charged else "nothing was spent"
+    kept = f"epsilon {account.epsilon:g} stays spent" if account.spent else "nothing was spent"
     say(facts, f"{run_id} is closed here for ever; {kept}", output)
 
 

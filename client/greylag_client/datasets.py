@@ -15,6 +15,7 @@ from greylag_client.budget import Overlap
 from greylag_client.ledger_file import LedgerFile
 
 MAIN = "main"  # the data set that firm.toml names
+ANY = "*"  # what a run read that a rebuilt ledger knows no more of: counts for every data set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,9 @@ class Datasets:
 
     def names(self) -> frozenset[str]:
         """All data sets that were opened or that a run read."""
+        return self._bound() - {ANY}
+
+    def _bound(self) -> frozenset[str]:
         rows = self._file.db.execute("SELECT name FROM datasets UNION SELECT dataset FROM run_data")
         return frozenset(row[0] for row in rows)
 
@@ -96,7 +100,8 @@ class Datasets:
 
         A group is shared by its key or by any of its records. All data sets share the firm.
         """
-        names = self.names() | {name}
+        bound = self._bound()
+        names = (bound - {ANY}) | {name}
         by_unit: dict[Unit, frozenset[str]] = {
             "record": frozenset({name}),
             "group": frozenset({name}),
@@ -105,7 +110,7 @@ class Datasets:
         if len(names) > 1:
             by_unit["record"] |= self._sharing(name, "record")
             by_unit["group"] |= by_unit["record"] | self._sharing(name, "group")
-        return by_unit
+        return {unit: shared | (bound & {ANY}) for unit, shared in by_unit.items()}
 
     def _sharing(self, name: str, unit: Unit) -> frozenset[str]:
         rows = self._file.db.execute(
@@ -148,6 +153,13 @@ class Datasets:
                 "INSERT OR IGNORE INTO units_of_data (tag, dataset, unit) VALUES (?, ?, ?)", tags
             )
         return changed
+
+    def bind_unknown(self, run: str) -> None:
+        """What a run read is not known any more; it counts for every data set, now and later."""
+        self._file.db.execute(
+            "INSERT OR IGNORE INTO run_data (run, dataset, commitment) VALUES (?, ?, ?)",
+            (run, ANY, b""),
+        )
 
     def check_key(self, tag: bytes) -> None:
         """Tags of two keys cannot be compared, so a ledger knows its key by a tag of nothing.

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from greylag_protocols.errors import BudgetExceededError, ConfigError, RefusedError
 from greylag_protocols.log import ChainTip, entry_head
+from greylag_protocols.signing import parse_statement
 from greylag_protocols.terms import Terms, Unit
 
 from greylag_client.budget import Charge, check_limits
-from greylag_client.datasets import Content, Datasets
+from greylag_client.datasets import ANY, Content, Datasets
 from greylag_client.ledger_file import LedgerFile
 from greylag_client.peer_notes import PeerNotes
 from greylag_client.policy import Policy
@@ -24,6 +25,12 @@ from greylag_client.refusals import Refusals
 from greylag_client.witness import Sight, Witness
 
 YEAR_S = 365 * 24 * 3600
+GROWING = ("charged", "last_s", "last_attempt", "last_round", "roster_changes", "closed")
+RAISED = tuple(f"{name} = max({name}, excluded.{name})" for name in GROWING)
+RUN_COLUMNS = (
+    *("run", "terms", "unit", "epsilon", "delta", "max_attempts", "accepted_s"),
+    *(*GROWING, "roster"),
+)
 
 SignEntry = Callable[[ChainTip], bytes]
 
@@ -50,9 +57,14 @@ class RunAccount:
     closed: bool
 
     @property
+    def spent(self) -> bool:
+        """Whether anything was released, or may have been (``Ledger.rebuild``)."""
+        return self.last_attempt > 0
+
+    @property
     def holds(self) -> bool:
         """Whether this run's epsilon counts against the limit: reserved, or spent."""
-        return self.charged > 0 or not self.closed
+        return self.spent or not self.closed
 
     def charge(self, now_s: float) -> Charge:
         """What it holds of the budgets. It counts for a year after its last release."""
@@ -123,13 +135,10 @@ class Ledger:
         return list(self._accounts("ORDER BY rowid"))
 
     def _accounts(self, clause: str, *values: str) -> Iterator[RunAccount]:
-        columns = (
-            "run, terms, unit, epsilon, delta, max_attempts, accepted_s, last_s, charged, "
-            "last_attempt, last_round, roster, roster_changes, closed"
-        )
+        columns = ", ".join(RUN_COLUMNS)
         datasets = "(SELECT group_concat(dataset, ' ') FROM run_data WHERE run_data.run = runs.run)"
         for row in self._db.execute(f"SELECT {columns}, {datasets} FROM runs {clause}", values):
-            fields = dict(zip([*columns.split(", "), "datasets"], row, strict=True))
+            fields = dict(zip([*RUN_COLUMNS, "datasets"], row, strict=True))
             fields["roster"] = tuple(fields["roster"].split())
             fields["datasets"] = tuple(sorted((fields["datasets"] or "").split()))
             fields["closed"] = bool(fields["closed"])
@@ -168,7 +177,7 @@ class Ledger:
         charges = [*self.held(now_s=now_s, without=run), charge]
         reach: Unit = "firm" if charge.unit == "firm" else "group"
         touched = [self.datasets.overlap(name)[reach] for name in names]
-        for name in sorted(frozenset().union(*touched)):
+        for name in sorted(frozenset().union(*touched) - {ANY}):
             check_limits(name, charges, self.datasets.overlap(name), policy.limits(name))
 
     def accept(
@@ -275,6 +284,47 @@ class Ledger:
                 return
             self._append(run, sign)
             self._db.execute("UPDATE runs SET closed = 1 WHERE run = ?", (run,))
+
+    def rebuild(
+        self,
+        entries: Sequence[bytes],
+        runs: Iterable[RunAccount],
+        *,
+        after: ChainTip,
+        sight: Sight,
+        complete: bool,
+    ) -> None:
+        """Take up entries of this firm's own that its ledger had lost; see ``rebuild``.
+
+        Args:
+            entries: checked; they follow ``after``.
+            runs: the accounts that they change. Of what stands here already nothing is lowered.
+            complete: nothing more is to come, so what is still open may have lost receipts.
+
+        Raises:
+            RefusedError: the ledger has grown meanwhile.
+        """
+        with self._file.transaction():
+            if self.tip() != after:
+                raise RefusedError("the ledger changed meanwhile", refusal_class="protocol")
+            for seq, envelope in enumerate(entries, start=after.seq + 1):
+                run = parse_statement(envelope).predicate["run"]
+                self._db.execute("INSERT INTO entries VALUES (?, ?, ?)", (seq, run, envelope))
+            for item in runs:
+                if ANY in item.datasets:
+                    self.datasets.bind_unknown(item.run)
+                row = {name: getattr(item, name) for name in RUN_COLUMNS}
+                self._db.execute(
+                    f"INSERT INTO runs ({', '.join(RUN_COLUMNS)}) "
+                    f"VALUES ({', '.join('?' for _ in RUN_COLUMNS)}) ON CONFLICT (run) DO UPDATE "
+                    f"SET roster = excluded.roster, {', '.join(RAISED)}",
+                    tuple({**row, "roster": " ".join(item.roster)}.values()),
+                )
+            self.witness.keep(sight)
+            if complete:
+                self._db.execute(
+                    "UPDATE runs SET last_attempt = 1 WHERE charged = 0 AND NOT closed"
+                )
 
     def head_at(self, seq: int) -> bytes | None:
         """The hash of an entry of the firm's own chain, if it is there."""

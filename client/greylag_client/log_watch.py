@@ -28,11 +28,11 @@ class LogWatch:
         """Entries of the log that this firm has seen."""
         return self._ledger.witness.sight().edge.size
 
-    def look(self, view: LogView, *, held: int) -> Sight:
+    def look(self, view: LogView, *, held: int | None) -> Sight:
         """What is seen after ``view``; nothing is written yet.
 
         Args:
-            held: how many of this firm's entries the lead says the log holds.
+            held: how many of this firm's entries the lead says the log holds, if it does.
 
         Raises:
             VerificationError: see ``Sight.grown``.
@@ -46,6 +46,14 @@ class LogWatch:
             entries=self._ledger.entries_after(known.own),
         )
 
+    def look_anew(self, view: LogView, behind: Sequence[bytes]) -> Sight:
+        """The same of the whole log, with entries that the ledger lacks: a firm that was set back
+        may since have been shown the part of the log that holds them."""
+        origin, lead_key = self._identity.consortium, self._identity.lead_key
+        view.extend(self._ledger.witness.sight().edge, origin=origin, lead_key=lead_key)
+        own = (*self._ledger.entries_after(0), *behind)
+        return Sight().grown(view, origin=origin, lead_key=lead_key, held=len(own), entries=own)
+
     def cosign(self, sight: Sight) -> bytes:
         """This firm's word for what it saw, which is on the disk."""
         checkpoint = sight.checkpoint(self._identity.consortium)
@@ -56,7 +64,7 @@ class LogWatch:
         known = self._ledger.witness.sight()
         word, sight = b"", known
         if message.log.first <= known.edge.size:
-            sight = self.look(message.log, held=known.own)
+            sight = self.look(message.log, held=None)
             self._ledger.keep_sight(sight)
             word = self.cosign(sight)
         return Cosigned(run=message.run, log_size=sight.edge.size, cosignature=word)

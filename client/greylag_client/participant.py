@@ -4,7 +4,8 @@
                             (only after a start)          |
                                                           +--Round--> paid, answered --> open
 
-Every message is answered by exactly one; every refusal changes nothing. Rules of an attempt:
+Every message is answered by exactly one; every refusal changes nothing (but what a ledger
+lacked it may have got back before: ``rebuild``). Rules of an attempt:
 
 1. Everything public is checked (roster, keys, model, counters); only here may the firm refuse.
 2. The one-time key is taken; mask keys are agreed.
@@ -52,11 +53,13 @@ from greylag_protocols.terms import Terms, terms_digest
 from greylag_client.attempt_rules import check_keys, check_progress, check_roster, read_batches
 from greylag_client.closing import close_run
 from greylag_client.contribution import make_vector
+from greylag_client.datasets import ANY
 from greylag_client.ledger import Debit, Ledger, RunAccount
 from greylag_client.log_watch import LogWatch, check_cosignatures
 from greylag_client.masks import Masker
 from greylag_client.peer_words import NONCE_BYTES, PeerWords
 from greylag_client.policy import Policy, ReadPolicy
+from greylag_client.rebuild import rebuild
 from greylag_client.session import DataSource, Identity, LoadedData, Memberships, Session
 from greylag_client.witness import Sight
 
@@ -149,6 +152,9 @@ class Participant:
         membership = self._approved_membership(offer, terms.privacy.max_colluding)
         if terms.consortium != identity.consortium or terms.run_id != offer.run:
             raise VerificationError("the terms are of another consortium or run; tell the lead")
+        if rebuild(offer, self._ledger, identity, self._watch, now_s=self._clock()):
+            self._sessions.clear()  # they, and peers' words, were about a shorter ledger
+            self._peers.vouched_for = 0
         account = self._ledger.account(offer.run)
         if account is not None and account.closed:
             raise RefusedError("this run was closed here for ever", refusal_class="protocol")
@@ -156,9 +162,14 @@ class Participant:
             raise VerificationError("other terms were accepted under this run id; tell the lead")
         # Also for a run under way: the firm may have changed its mind since.
         policy = self._allow(terms)
-        agreed = self._peers.agree(offer, membership, terms.privacy.max_colluding)
-        if not agreed or offer.log.first > self._watch.size:
-            return Asking(run=offer.run, nonce=self._peers.nonce, log_size=self._watch.size)
+        known, seq = self._watch.size, self._ledger.tip().seq
+        if (
+            offer.seen > seq
+            or not self._peers.agree(offer, membership, terms.privacy.max_colluding)
+            or offer.log.first > known
+        ):
+            shown = 0 if offer.seen > seq else known  # what it lacks may stand anywhere
+            return Asking(run=offer.run, nonce=self._peers.nonce, log_size=shown, seq=seq)
         sight = self._watch.look(offer.log, held=offer.seen)
         if account is None:
             names = self._ledger.affordable(
@@ -167,7 +178,8 @@ class Participant:
             loaded = self._data.load(terms, names)
             self._reserve(terms, offer.terms, digest, membership, policy, loaded)
         else:
-            loaded = self._data.load(terms, account.datasets)
+            names = tuple(name for name in account.datasets if name != ANY)
+            loaded = self._data.load(terms, names or self._data.fitting(terms))
             for name in self._ledger.rebind(offer.run, loaded.contents):
                 logger.warning(
                     "%s: data set %s has changed since the run last read it", offer.run, name
@@ -377,6 +389,6 @@ class Participant:
     # -- close ---------------------------------------------------------------------------------
 
     def _close(self, message: Close) -> Closed:
-        close_run(self._ledger, self._identity, message.run)
+        close_run(self._ledger, self._identity, message.run, logged=message.seen)
         self._sessions.pop(message.run, None)
         return Closed(run=message.run, entries=self._ledger.entries_after(message.seen))

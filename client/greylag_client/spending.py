@@ -8,7 +8,7 @@ from greylag_protocols.plan import parse_terms
 from greylag_protocols.terms import Unit
 
 from greylag_client.budget import UNITS, Overlap, total_charge
-from greylag_client.datasets import MAIN
+from greylag_client.datasets import ANY, MAIN
 from greylag_client.ledger import Ledger, RunAccount
 from greylag_client.policy import Limits, Policy
 
@@ -87,7 +87,7 @@ def _account(ledger: Ledger, policy: Policy, name: str, now_s: float) -> Account
         if frozenset(item.datasets) & overlap["firm" if item.unit == "firm" else "group"]
     ]
     holding = [item for item in runs if item.holds]
-    released = [item for item in holding if item.charged]
+    released = [item for item in holding if item.spent]
     held, delta_held = total_charge([item.charge(now_s) for item in holding], overlap)
     spent, delta_spent = total_charge([item.charge(now_s) for item in released], overlap)
     recent = [charge for item in holding if (charge := item.charge(now_s)).recent]
@@ -102,7 +102,7 @@ def _account(ledger: Ledger, policy: Policy, name: str, now_s: float) -> Account
         odds_spent=_odds(released, overlap),
         odds_held=_odds(holding, overlap),
         runs=tuple(_line(item) for item in runs),
-        shares_with=tuple(sorted(overlap["group"] - {name})),
+        shares_with=tuple(sorted(overlap["group"] - {name, ANY})),
     )
 
 

@@ -5,6 +5,7 @@ own which the lead says it holds. What it then cosigns, it never contradicts: th
 disk before the cosignature leaves.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -35,17 +36,28 @@ class Sight:
         return Checkpoint(origin=origin, size=self.edge.size, root=self.edge.root)
 
     def grown(
-        self, view: LogView, *, origin: str, lead_key: bytes, held: int, entries: Sequence[bytes]
+        self,
+        view: LogView,
+        *,
+        origin: str,
+        lead_key: bytes,
+        held: int | None,
+        entries: Sequence[bytes],
     ) -> "Sight":
         """What is seen after ``view``.
 
         Args:
-            held: how many of this firm's entries the lead says the log holds.
+            held: how many of this firm's entries the lead says the log holds; None if it says
+                nothing, and those that are found are counted.
             entries: this firm's own after the ``own``-th.
 
         Raises:
             VerificationError: the log did not grow out of this one, or lacks an entry.
         """
+        new = view.new_leaves(self.edge)
+        if held is None:
+            found = itertools.takewhile(lambda item: hash_leaf(item) in new, entries)
+            held = self.own + sum(1 for _ in found)
         if held < self.own:
             raise VerificationError(
                 f"the lead says that its log holds {held} entries of this firm; it held {self.own}"
@@ -53,11 +65,10 @@ class Sight:
         if held - self.own > len(entries):
             raise VerificationError(
                 "the log holds entries of this firm that its ledger lacks: the ledger was "
-                "restored from an old copy. Put the latest one back; a firm that has lost it can "
-                "only join again as a new member"
+                "restored from an old copy. It is rebuilt from them when the lead next offers a "
+                "run; until then nothing is answered"
             )
         edge = view.extend(self.edge, origin=origin, lead_key=lead_key)
-        new = view.new_leaves(self.edge)
         for seq, envelope in enumerate(entries[: held - self.own], start=self.own + 1):
             if hash_leaf(envelope) not in new:
                 raise VerificationError(

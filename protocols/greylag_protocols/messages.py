@@ -5,8 +5,9 @@
 
 An ``Offer`` to a firm that has just started is answered by ``Asking``: other firms are to say what
 they saw of it (``peers``). ``Ask`` takes the question to them, ``Seen`` brings their words, and the
-next ``Offer`` hands them over. A ``Round`` is the one message down and a ``Contribution`` the one
-message up per attempt; key batches ride along when the old ones run out.
+next ``Offer`` hands them over, with what the firm's ledger lost (``entries``). A ``Round`` is the
+one message down and a ``Contribution`` the one message up per attempt; key batches ride along when
+the old ones run out.
 
 ``Offer``, ``Round`` and ``Show`` (which asks for nothing else) show how the log grew, and answers
 to them carry the firm's cosignature (72 bytes) on what was shown.
@@ -40,6 +41,8 @@ class Offer:
     ``next_attempt`` is the first attempt that new keys are needed for; ``seen`` is the last entry
     of the firm's chain that the coordinator holds; ``peers`` are other firms' words about it;
     ``statements`` are the revocations that the coordinator knows of, and endorsements of this list.
+    A firm whose ledger ends before ``seen`` is given the log's ``entries`` of its chain after that,
+    and the terms that they accept (``past``).
     """
 
     run: str
@@ -49,6 +52,8 @@ class Offer:
     membership: SignedMembership
     log: LogView
     peers: tuple[bytes, ...] = ()
+    entries: tuple[bytes, ...] = ()
+    past: tuple[bytes, ...] = ()
     statements: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
@@ -59,9 +64,12 @@ class Offer:
             "seen": self.seen,
             "peers": len(self.peers),
         }
+        lost = {"entries": len(self.entries), "past": len(self.past)}  # named if there are any
+        header |= {name: count for name, count in lost.items() if count}
         signed = self.membership
         fixed = [self.terms, signed.document, signed.statement, self.log.blob()]
-        return pack_frame(header, [*fixed, *self.peers, *self.statements])
+        lists = [*self.peers, *self.entries, *self.past, *self.statements]
+        return pack_frame(header, [*fixed, *lists])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,16 +171,16 @@ class Show:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
     """A firm that has just started wants other firms' words about it, under its nonce (hex), and
-    to be shown the log from ``log_size`` entries on."""
+    to be shown the log from ``log_size`` entries on; its own chain has ``seq``."""
 
     run: str
     nonce: str
     log_size: int
+    seq: int
 
     def encode(self) -> bytes:
-        return pack_frame(
-            {"kind": "asking", "run": self.run, "nonce": self.nonce, "log_size": self.log_size}
-        )
+        header = {"nonce": self.nonce, "log_size": self.log_size, "seq": self.seq}
+        return pack_frame({"kind": "asking", "run": self.run, **header})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ from greylag_protocols.terms import STRICT
 
 HASH_BYTES = 32
 MAX_ROSTER = 10_000
+MAX_HISTORY = 10_000  # entries of a firm's own chain in one offer; the rest follows in the next
 T = TypeVar("T")
 Index = Annotated[int, Field(ge=0, le=EXACT_INT)]
 Names = Annotated[tuple[str, ...], Field(max_length=MAX_ROSTER)]
@@ -52,6 +53,8 @@ class _OfferHeader:
     next_attempt: Index
     seen: Index
     peers: Index
+    entries: Annotated[int, Field(ge=1, le=MAX_HISTORY)] = 0  # absent if there are none
+    past: Annotated[int, Field(ge=1, le=MAX_HISTORY)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,7 @@ class _AskingHeader:
     run: str
     nonce: Hex32
     log_size: Index
+    seq: Index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +146,10 @@ def parse_coordinator_message(data: bytes) -> CoordinatorMessage:
     if kind == "offer":
         offer = _header(_OfferHeader, header)
         terms, document, statement, view = _exactly(blobs[:4], 4)
-        peers, statements = _entries(blobs[4:], offer.peers)
-        if len(blobs) > 4 + 3 * MAX_ROSTER:
+        peers, rest = _entries(blobs[4:], offer.peers)
+        entries, rest = _entries(rest, offer.entries)
+        past, statements = _entries(rest, offer.past)
+        if len(peers) + len(statements) > 3 * MAX_ROSTER:
             raise VerificationError("an offer with more statements than there can be firms")
         return Offer(
             run=offer.run,
@@ -153,6 +159,8 @@ def parse_coordinator_message(data: bytes) -> CoordinatorMessage:
             membership=SignedMembership(document=bytes(document), statement=bytes(statement)),
             log=parse_view(bytes(view)),
             peers=peers,
+            entries=entries,
+            past=past,
             statements=tuple(bytes(blob) for blob in statements),
         )
     if kind == "ask":
@@ -227,7 +235,7 @@ def parse_firm_message(data: bytes) -> FirmMessage:
     if kind == "asking":
         asking = _header(_AskingHeader, header)
         _exactly(blobs, 0)
-        return Asking(run=asking.run, nonce=asking.nonce, log_size=asking.log_size)
+        return Asking(run=asking.run, nonce=asking.nonce, log_size=asking.log_size, seq=asking.seq)
     if kind == "seen":
         seen = _header(_RunHeader, header)
         if len(blobs) > MAX_ROSTER:

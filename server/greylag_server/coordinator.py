@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 
 from greylag_server.books import Books
 from greylag_server.flight import Flight, Send, make_round
+from greylag_server.history import history_of
 from greylag_server.roster import Firm, acceptance_in, candidates
 from greylag_server.store import RunRecord, RunStatus, Store
 from greylag_server.vouching import Vouching
@@ -157,7 +158,7 @@ class Coordinator:
             if message.run != self._run:
                 raise VerificationError("an answer for another run")
             if isinstance(message, Asking):
-                firm.log_size = message.log_size
+                firm.log_size, firm.held = message.log_size, message.seq
                 self._vouching.open(name, message.nonce)
                 return self._carry_questions()
             if isinstance(message, Seen):
@@ -214,6 +215,8 @@ class Coordinator:
 
     def _offer(self, firm: Firm, peers: tuple[bytes, ...] = ()) -> Send:
         firm.asked = True
+        entries, past = history_of(self._store, firm)
+        firm.held = None
         offer = Offer(
             run=self._run,
             next_attempt=self.attempts + 1,
@@ -223,6 +226,8 @@ class Coordinator:
             membership=self._signed_membership,
             log=self._witnesses.view([firm.log_size]),
             peers=peers,
+            entries=entries,
+            past=past,
             statements=self._statements(),
         )
         return Send(firm.name, offer.encode())

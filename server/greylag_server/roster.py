@@ -32,6 +32,7 @@ class Firm:
     log_size: int | None = (
         None  # entries of the log that it has seen, if it said so since the start
     )
+    held: int | None = None  # entries of its chain that it asks for more than
     batch: VerifiedBatch | None = None
     statement: bytes = b""
     keys: tuple[bytes, ...] = ()

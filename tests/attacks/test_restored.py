@@ -3,8 +3,10 @@
 ``firm-a`` is the victim, the lead the attacker. "Without" is the same attack with one rule taken
 out.
 
-- **A ledger put back from an old copy**: peers' words on start and the lead's own count catch it.
-  Without: everything is spent twice under one name. What no honest firm saw, none can tell.
+- **A ledger put back from an old copy**: peers' words on start and the lead's own count catch it,
+  and only what the log holds of its chain lets it go on, with everything spent that was (lies about
+  that: ``client/test_rebuild``). Without: everything is spent twice under one name. What no honest
+  firm saw, none can tell.
 - **A copy of the firm that runs beside it**: the chain forks, and peers see the fork.
 - **Peers' words withheld, replayed, or from liars alone**: no keys. Also not when a smaller run, or
   one operator with many members, would have been enough. Without: the old ledger gets by.
@@ -58,6 +60,26 @@ def test_a_restored_ledger_is_caught_by_peers_and_by_the_leads_own_count(
     released, terms = 8, lead.consortium.terms
     assert len(lead.victim.masks.put_in) == released
     assert terms.epsilon_after(released) > 1.3 * terms.epsilon_after(released // 2)
+
+
+def test_a_rebuilt_ledger_spends_nothing_twice(memory_path: Path) -> None:
+    lead = watched_lead(memory_path, make_terms(rounds=8)).enter()
+    backup = keep_copy(lead.victim)
+    spend(lead, range(1, 5))
+    show_keys(lead, 5)
+    chain = lead.victim.ledger.entries_after(0)
+    lead.write(*chain)
+    put_back(lead.victim, backup)
+    for _ in range(2):  # the second time on the very copy that was rebuilt before
+        lead.enter_with(lead.handing_over(*chain[1:], seen=5))
+        for attempt in range(5):
+            message = replace(lead.round(5), attempt=attempt, round_number=5, seen=(5, 0, 0, 0))
+            lead.refused(message, f"no one-time key for attempt {attempt}")
+        put_back(lead.victim, backup)
+    lead.enter_with(lead.handing_over(*chain[1:], seen=5))
+    lead.answered(replace(lead.round(5), seen=(5, 0, 0, 0)))
+    assert [item["charged"] for item in lead.victim.receipts()] == [1, 2, 3, 4, 5]
+    assert len(lead.victim.masks.put_in) == 5
 
 
 def test_what_no_honest_firm_saw_none_can_tell(memory_path: Path) -> None:

@@ -89,7 +89,8 @@ def test_a_plan_over_the_limit_and_a_list_that_nobody_approved(world: World) -> 
     assert (careful.end(), new.end()) == (0, 0)
 
 
-def test_a_copied_machine_and_a_restored_ledger(world: World) -> None:
+def test_a_copied_machine_and_a_lost_ledger(world: World) -> None:
+    """Each is caught up from the log, one after the other; neither is spent anew."""
     name, *others = world.tables
     original, copy = world.firm(name), world.root / "copy"
     shutil.copytree(original, copy)  # on the day it joined
@@ -102,17 +103,18 @@ def test_a_copied_machine_and_a_restored_ledger(world: World) -> None:
     assert first.end() == 0
     second = Agent(world, copy)
     world.start_training()
-    said = second.wait_for(r"saw entry \d+ of this firm's ledger, which it lacks.*?cleared up")
-    assert "a copy of this firm runs elsewhere" in said
-    assert charged(copy) == []
+    said = second.wait_for(r"62 entries behind the lead's log and was rebuilt.*?put it back")
+    assert "it had been restored from an old copy, or was lost" in said
+    wait_until(lambda: sum(charged(copy)) > before, world.root / "server.log")
     assert second.end() == 0
-    # A backup put back in the place of the ledger.
+    spent = charged(copy)
+    assert spent[0] == before
     for path in original.glob("ledger.sqlite*"):
         path.unlink()
     again = Agent(world, original)
-    said = again.wait_for(r"saw entry \d+ of this firm's ledger, which it lacks.*?cleared up")
-    assert "restored from an old copy" in said
-    assert charged(original) == []
+    world.start_training()
+    wait_until(lambda: "was rebuilt from them" in again.said, world.root / "server.log", 120)
+    assert charged(original)[:2] == spent
     assert again.end() == 0
 
 

@@ -132,7 +132,7 @@ ASK = Ask(run="r-1", firms=("a", "b"), nonces=(NONCE, OTHER_NONCE))
 
 def test_the_messages_of_the_question_round_trip():
     assert parse_coordinator_message(ASK.encode()) == ASK
-    asking = Asking(run="r-1", nonce=NONCE, log_size=2)
+    asking = Asking(run="r-1", nonce=NONCE, log_size=2, seq=7)
     assert parse_firm_message(asking.encode()) == asking
     answer = SeenMessage(run="r-1", statements=(_seen(), b"", b"x"))
     assert parse_firm_message(answer.encode()) == answer
@@ -144,7 +144,7 @@ def test_the_messages_of_the_question_round_trip():
         dataclasses.replace(ASK, firms=("a",)),
         dataclasses.replace(ASK, nonces=("x", "y")),
         dataclasses.replace(ASK, firms=("A firm", "b")),
-        Asking(run="r-1", nonce="short", log_size=0),
+        Asking(run="r-1", nonce="short", log_size=0, seq=0),
         dataclasses.replace(ASK, firms=("a",) * 10_001, nonces=(NONCE,) * 10_001),
     ],
 )

@@ -72,6 +72,21 @@ def test_of_old_cosignatures_only_some_are_kept(
     assert len(check(consortium, store)) == 2
 
 
+def test_a_second_run_after_the_log_was_shown(memory_path: Path) -> None:
+    consortium = Consortium(memory_path, terms=make_terms())
+    store = consortium.open_store()
+    run_on(consortium.local_grid(), consortium.coordinator(store))
+    assert show(consortium, store) == len(consortium.firms)  # with entries that no round showed
+    consortium.terms = make_terms(run="small-2")
+    consortium.encoded = consortium.terms.encode()
+    with store.transaction():
+        store.queue_run("small-2", consortium.encoded, firms=len(consortium.firms))
+        store.open_run("small-2", consortium.signed)
+    run_on(consortium.local_grid(), consortium.coordinator(store))
+    assert store.run("small-2").status == "done"
+    assert [firm.ledger.refusals.newest(1) for firm in consortium.firms.values()] == [[]] * 4
+
+
 def test_who_was_away_is_shown_what_it_missed(consortium: Consortium) -> None:
     store = consortium.open_store()
     run_on(consortium.local_grid(), consortium.coordinator(store))

@@ -6,6 +6,7 @@ knows is told by its class alone.
 
 KINDS = (
     # Part of the reason, kind. The first that fits counts.
+    ("was rebuilt from", "rebuilt"),
     ("paused", "paused"),
     ("is not approved here", "members"),
     ("membership epoch", "members"),

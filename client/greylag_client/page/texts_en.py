@@ -156,6 +156,8 @@ ENGLISH = {
     "cause_set_back": "A machine was set back or copied",
     "next_set_back": "Ask the firm that is named, before anything goes on. If it is yours, do not "
     "restore the ledger again.",
+    "cause_rebuilt": "The ledger was an old copy, and was rebuilt from the log",
+    "next_rebuilt": "Find out who put the old copy back. What no log shows counts as spent.",
     "cause_ledger": "The ledger could not be written",
     "next_ledger": "Free disk space, end other programs that hold the file, start the agent again.",
     "cause_closed": "The run was closed here for ever",

@@ -81,10 +81,16 @@ def encoding(v: Vectors) -> None:
     ask = {"kind": "ask", "run": RUN, "firms": ["bert"], "nonces": ["ab" * 32]}
     v.good("message_ask", "message", b.frame(ask), frame=b.frame(ask))
     view = (5).to_bytes(8, "big") + bytes([7]) * 32 + bytes([8]) * 64 + bytes([9]) * 64
-    offer = b.frame({"kind": "offer", "run": RUN, "next_attempt": 1, "seen": 0, "peers": 1},
-                    [b"{}", b"{}", b"{}", view, b"p", b"r"])  # fmt: skip
+    plain = {"kind": "offer", "run": RUN, "next_attempt": 1, "seen": 0, "peers": 1}
+    offer = b.frame(plain, [b"{}", b"{}", b"{}", view, b"p", b"r"])
     v.good("message_offer", "message", offer, frame=offer)
+    lost = {**plain, "seen": 7, "entries": 2, "past": 1}
+    parts = [b"{}", b"{}", b"{}", view, b"p", b"six", b"seven", b"t", b"r"]
+    offer = b.frame(lost, parts)
+    v.good("message_offer_of_entries", "message", offer, frame=offer)
     for name, header, blobs in (
+        ("offer_short_of_entries", {**lost, "past": 9}, parts),
+        ("offer_of_no_entries", {**lost, "entries": 0}, parts),
         ("unknown_key", {**ask, "x": 1}, []),
         ("unknown_kind", {**ask, "kind": "asks"}, []),
         ("missing_key", {"kind": "ask", "run": RUN, "firms": ["bert"]}, []),
