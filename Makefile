@@ -40,6 +40,9 @@ lint: $(STAMP) ## style, types, trust graph
 bench: $(STAMP) ## measured figures, as JSON and a table
 	$(BIN)/python tests/bench/run.py
 
+bench-utility: $(STAMP) ## hours: what models are worth at each epsilon, beside their rivals
+	$(BIN)/python tests/bench/utility.py --plot utility.svg > utility.json
+
 wheelhouse: $(STAMP) ## dist/wheelhouse: the client with hashes and an SBOM, to install offline
 	$(BIN)/python -m offline.wheelhouse dist/wheelhouse
 
@@ -49,4 +52,4 @@ wheelhouse-windows: $(STAMP) ## the same for Windows, as dist/wheelhouse-windows
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help install demo test test-slow coverage fuzz lint bench wheelhouse wheelhouse-windows clean
+.PHONY: help install demo test test-slow coverage fuzz lint bench bench-utility wheelhouse wheelhouse-windows clean

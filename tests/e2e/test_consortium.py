@@ -11,8 +11,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 def test_killed_agent_costs_one_attempt(world: World) -> None:
-    rounds = 300
-    # A public reply offset paces the rounds, so that five 50th rounds leave half a minute to come
+    rounds = 200
+    # A public reply offset paces the rounds, so that three 50th rounds leave twenty seconds to come
     # back in, however busy the machine is.
     world.set_pace(rounds=rounds, reply_offset_s=0.15)
     agents = {name: world.start_agent(name) for name in world.tables}

@@ -226,5 +226,5 @@ def test_a_click_stops_a_real_agent(chromium: Browser, world: World) -> None:
     assert world.wait_for_end()["status"] == "done"
     run = world.start_training()
     until(lambda: charged() > at_pause, "the firm does not take part again")
-    expect(page.locator("#runs")).to_contain_text(run)
+    expect(page.locator("#runs")).to_contain_text(run, timeout=60_000)
     page.close()

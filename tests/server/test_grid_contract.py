@@ -314,7 +314,10 @@ def test_a_firm_that_does_not_read_holds_nobody_up(
     wait_for(lambda: not lead.grid._senders.locked())
 
 
-def test_a_firm_that_leaves_gives_an_error_and_comes_back_as_a_new_node(lead: Lead) -> None:
+def test_a_firm_that_leaves_gives_an_error_and_comes_back_as_a_new_node(
+    lead: Lead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "FINISH_S", 1.0)  # what is under way here is never finished
     asked, go_on = threading.Event(), threading.Event()
 
     def answer(frame: bytes) -> bytes:
