@@ -159,3 +159,25 @@ def test_the_advantage_follows_epsilon():
     assert advantage_of(GLASS, releases=0) == 0.0
     assert 0.5 * (1 + advantage_of(GLASS, releases=500)) == pytest.approx(0.59, abs=0.01)
     assert advantage_of(_mechanism(0.3, 1.0, 500), releases=50) == pytest.approx(1.0, abs=1e-6)
+
+
+class _Elsewhere:
+    """An accountant in another process, as far as this one knows."""
+
+    def epsilon_of(self, mechanism, *, releases, delta):
+        return 1000.0 * releases + mechanism.noise_multiplier
+
+    def advantage_of(self, mechanism, *, releases):
+        return 0.001 * releases
+
+
+def test_sums_can_be_left_to_somebody_else():
+    one, other = _mechanism(7.125), _mechanism(7.25)  # what was worked out before stays
+    accounting.leave_sums_to(_Elsewhere())
+    try:
+        assert epsilon_of(one, releases=3, delta=1e-6) == 3007.125
+        assert advantage_of(one, releases=3) == 0.003
+        assert epsilon_of(one, releases=0, delta=1e-6) == 0.0
+    finally:
+        accounting.leave_sums_to(None)
+    assert epsilon_of(other, releases=3, delta=1e-6) < 10

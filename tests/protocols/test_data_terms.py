@@ -52,6 +52,8 @@ def test_inputs_by_hand(mixed: DataTerms) -> None:
         [8, 0.8, 0, 2, 0, 0, 2, 0, 0, 0, 1, 0, 1],
     ]
     assert mixed.input_width == 13
+    assert list(mixed.by_feature) == ["SiO2", "B2O3", "cut", "next", "seller", "grade"]
+    assert mixed.by_feature["next"] is mixed.features[1]
     assert mixed.may_miss == (False, False, False, False, False, True)
 
 

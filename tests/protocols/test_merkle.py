@@ -10,6 +10,7 @@ from greylag_protocols.merkle import (
     prove_consistency,
     prove_inclusion,
     root_of,
+    root_of_range,
     verify_consistency,
     verify_inclusion,
 )
@@ -49,6 +50,8 @@ PATHS = {  # (index, size), from the same tests
 
 
 def test_known_roots():
+    assert root_of_range(nodes_of([]), 0, 0) == EMPTY_ROOT
+    assert [root_of_range(nodes_of(LEAVES), 0, size + 1).hex() for size in range(8)] == ROOTS
     assert root_of([]) == EMPTY_ROOT == Frontier().root
     assert [root_of(LEAVES[: size + 1]).hex() for size in range(8)] == ROOTS
 

@@ -21,7 +21,7 @@ from greylag_protocols.messages import (
     SignedBatch,
 )
 from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
-from greylag_protocols.round import Attempt, RosterKey, initial_seed
+from greylag_protocols.round import Attempt, RosterKey, initial_seed, roster_keys_digest
 
 KEYS = tuple(bytes([number]) * 32 for number in (1, 2, 3))
 BATCH = SignedBatch(statement=b"signed", keys=KEYS)
@@ -330,3 +330,9 @@ def test_a_round_message_is_about_one_attempt():
     assert attempt.checkpoint == Checkpoint(origin="glass", size=77, root=b"\x0a" * 32)
     other = dataclasses.replace(ROUND, weights=np.ones(4, np.float32))
     assert other.attempt_under(b"\x01" * 32, origin="glass").context() != attempt.context()
+
+
+def test_the_digest_over_one_time_keys_is_that_of_the_roster_in_its_order():
+    keys = [entry.key for entry in ATTEMPT.roster]
+    assert ATTEMPT.keys_digest() == roster_keys_digest(keys)
+    assert roster_keys_digest(keys[::-1]) != roster_keys_digest(keys)
