@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BASE_IMAGE ?= docker.io/library/python:3.11-slim-bookworm
 STAMP := $(VENV)/.installed
 
 help: ## show the targets
@@ -49,7 +50,11 @@ wheelhouse: $(STAMP) ## dist/wheelhouse: the client with hashes and an SBOM, to 
 wheelhouse-windows: $(STAMP) ## the same for Windows, as dist/wheelhouse-windows
 	$(BIN)/python -m offline.wheelhouse --windows dist/wheelhouse-windows
 
+image-server image-client: image-%: $(STAMP) ## a container image of one program, by podman, from its wheelhouse
+	$(BIN)/python -m offline.wheelhouse --extra $* dist/$*/wheelhouse
+	podman build --build-arg BASE=$(BASE_IMAGE) --target $* --tag greylag-$* -f deploy/container/Containerfile dist/$*
+
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help install demo test test-slow coverage fuzz lint bench bench-utility wheelhouse wheelhouse-windows clean
+.PHONY: help install demo test test-slow coverage fuzz lint bench bench-utility wheelhouse wheelhouse-windows image-server image-client clean

@@ -2,7 +2,7 @@
 
 What counts is the wheel's metadata: the SPDX expression where there is one, else the one-line
 ``License``, else the classifiers, all of which must then be allowed. What is not on the list is
-refused, and so is a wheel that says nothing: a person reads its licence first.
+refused, and so is a wheel that says nothing: a person reads its licence first (``READ``).
 """
 
 from email.message import Message
@@ -45,11 +45,14 @@ _NAMES = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
+# Wheels whose metadata say nothing: what a person read in the licence file of that version.
+READ = {("sigstore-models", "0.0.6"): "MIT"}
 _SPDX = get_spdx_licensing()
 
 
 def stated_licences(metadata: Message) -> tuple[str, ...]:
-    """What a wheel's metadata say: one SPDX expression, or names that all apply; maybe nothing."""
+    """What a wheel's metadata say, or else a person read: one SPDX expression, or names that all
+    apply; maybe nothing."""
     if expression := metadata["License-Expression"]:
         return (str(expression),)
     line = str(metadata["License"] or "").strip()
@@ -59,6 +62,8 @@ def stated_licences(metadata: Message) -> tuple[str, ...]:
     names = [item[-1] for item in classifiers if item[0] == "License" and len(item) > 1]
     if not names and line and line != "UNKNOWN" and "\n" not in line:
         names = [line]
+    if not names and (read := READ.get((str(metadata["Name"]), str(metadata["Version"])))):
+        names = [read]
     return tuple(_NAMES.get(name, name) for name in names)
 
 

@@ -1,6 +1,6 @@
-"""Build a wheelhouse: all that the client needs, for a machine without network.
+"""Build a wheelhouse: all that one program needs, for a machine without network.
 
-    python -m offline.wheelhouse OUT [--windows]
+    python -m offline.wheelhouse OUT [--extra client|server] [--windows]
 
 ``OUT`` gets ``wheels/``, ``requirements.txt`` with a hash for every file, ``sbom.cdx.json`` and
 ``README.txt``; it appears whole or not at all. Run by ``make wheelhouse``, on a machine of the kind
@@ -20,31 +20,31 @@ from offline.sbom import Wheel, read_wheels, write_sbom
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = str(ROOT / "constraints.txt")
-DISTRIBUTION, EXTRA = "greylag", "client"
+DISTRIBUTION, EXTRAS = "greylag", ("client", "server")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LAST_LINES = 20  # of a failed program's output
 ONLY_WHEELS = ["--only-binary", ":all:"]
 
 README = """\
-What greylag-client needs on {machine} with Python {python}, to be installed without network:
+What greylag-{extra} needs on {machine} with Python {python}, to be installed without network:
 1. python -m venv greylag, then activate it
 2. pip install --no-index --find-links wheels --require-hashes -r requirements.txt
-3. greylag-client --help
+3. greylag-{extra} --help
 requirements.txt holds a SHA-256 for every file of wheels/; sbom.cdx.json (CycloneDX) its licence.
 """
 
 
-def write_requirements(wheels: Sequence[Wheel]) -> str:
+def write_requirements(wheels: Sequence[Wheel], *, extra: str) -> str:
     """Every wheel with its hash, in the form that ``pip --require-hashes`` wants."""
     lines = [
-        f"{wheel.key}{f'[{EXTRA}]' if wheel.key == DISTRIBUTION else ''}=={wheel.version} "
+        f"{wheel.key}{f'[{extra}]' if wheel.key == DISTRIBUTION else ''}=={wheel.version} "
         f"--hash=sha256:{wheel.sha256}"
         for wheel in wheels
     ]
     return "\n".join(lines) + "\n"
 
 
-def build(out: Path, *, windows: bool) -> int:
+def build(out: Path, *, extra: str, windows: bool) -> int:
     """Build the wheelhouse ``out`` anew; the number of its wheels.
 
     Raises:
@@ -60,15 +60,16 @@ def build(out: Path, *, windows: bool) -> int:
         _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT))
         (own,) = wheels.iterdir()
         if windows:
-            _fetch_for_windows(wheels, Path(parent))
+            _fetch_for_windows(wheels, extra, Path(parent))
         else:
-            _fetch(wheels, own)
+            _fetch(wheels, own, extra)
         found = read_wheels(wheels)
-        bill = write_sbom(found, root=DISTRIBUTION, extra=EXTRA, windows=windows)
+        bill = write_sbom(found, root=DISTRIBUTION, extra=extra, windows=windows)
         machine = "Windows (x86-64)" if windows else sys.platform
-        (staged / "requirements.txt").write_text(write_requirements(found), encoding="utf-8")
+        pins = write_requirements(found, extra=extra)
+        (staged / "requirements.txt").write_text(pins, encoding="utf-8")
         (staged / "sbom.cdx.json").write_text(bill, encoding="utf-8")
-        readme = README.format(machine=machine, python=PYTHON)
+        readme = README.format(extra=extra, machine=machine, python=PYTHON)
         (staged / "README.txt").write_text(readme, encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
@@ -76,16 +77,16 @@ def build(out: Path, *, windows: bool) -> int:
     return len(found)
 
 
-def _fetch(wheels: Path, own: Path) -> None:
-    wanted = f"{DISTRIBUTION}[{EXTRA}] @ {own.resolve().as_uri()}"
+def _fetch(wheels: Path, own: Path, extra: str) -> None:
+    wanted = f"{DISTRIBUTION}[{extra}] @ {own.resolve().as_uri()}"
     _pip("download", *ONLY_WHEELS, "--constraint", CONSTRAINTS, "--dest", str(wheels), wanted)
 
 
-def _fetch_for_windows(wheels: Path, scratch: Path) -> None:
+def _fetch_for_windows(wheels: Path, extra: str, scratch: Path) -> None:
     """uv resolves, since pip asks this machine, not the other, what a requirement's marker says."""
     resolved = scratch / "windows.txt"
     target = ["--python-platform", "x86_64-pc-windows-msvc", "--python-version", PYTHON]
-    sources = ["--constraints", CONSTRAINTS, "--extra", EXTRA, str(ROOT / "pyproject.toml")]
+    sources = ["--constraints", CONSTRAINTS, "--extra", extra, str(ROOT / "pyproject.toml")]
     _run("uv", "pip", "compile", "--quiet", *target, *ONLY_WHEELS, *sources, "-o", str(resolved))
     machine = ["--platform", "win_amd64", "--python-version", PYTHON]
     _pip("download", "--no-deps", *machine, *ONLY_WHEELS, "-d", str(wheels), "-r", str(resolved))
@@ -110,12 +111,13 @@ def _run(module: str, *arguments: str) -> None:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description="Build a wheelhouse of greylag's client.")
+    parser = argparse.ArgumentParser(description="Build a wheelhouse of one of greylag's programs.")
     parser.add_argument("out", type=Path, help="directory to make or to replace")
+    parser.add_argument("--extra", choices=EXTRAS, default="client", help="which program")
     parser.add_argument("--windows", action="store_true", help="for Windows, from any machine")
     options = parser.parse_args()
     try:
-        count = build(options.out, windows=options.windows)
+        count = build(options.out, extra=options.extra, windows=options.windows)
     except GreylagError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
