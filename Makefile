@@ -44,6 +44,9 @@ bench: $(STAMP) ## measured figures, as JSON and a table
 bench-utility: $(STAMP) ## hours: what models are worth at each epsilon, beside their rivals
 	$(BIN)/python tests/bench/utility.py --plot utility.svg > utility.json
 
+bench-scale: $(STAMP) ## half an hour: 10 to 200 real agents over mutual TLS, and how a round grows
+	$(BIN)/python tests/bench/scale.py
+
 wheelhouse: $(STAMP) ## dist/wheelhouse: the client with hashes and an SBOM, to install offline
 	$(BIN)/python -m offline.wheelhouse dist/wheelhouse
 
@@ -57,4 +60,4 @@ image-server image-client: image-%: $(STAMP) ## a container image of one program
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-.PHONY: help install demo test test-slow coverage fuzz lint bench bench-utility wheelhouse wheelhouse-windows image-server image-client clean
+.PHONY: help install demo test test-slow coverage fuzz lint bench bench-utility bench-scale wheelhouse wheelhouse-windows image-server image-client clean

@@ -11,18 +11,13 @@ the seconds in which an offer is looked at.
 import itertools
 import subprocess
 import tempfile
-import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from greylag_client.join import join
-from greylag_lab.processes import background, call_json, free_ports, wait_for_port
+from founding import Founded
 from greylag_protocols.plan import parse_plan
-from greylag_server.consortium import Consortium
-from greylag_server.enrolment import Enrolment
 from harness import Figure, say
 
 PLAN = (Path(__file__).parents[2] / "docs/examples/glass.toml").read_text(encoding="utf-8")
@@ -65,50 +60,22 @@ def _dimension() -> int:
 def _measure(firms: int, rows: tuple[int, int], *, processes: int) -> list[float]:
     """Peak MB of each process, of ``firms`` shared out over ``processes``."""
     say(f"memory of {firms} agents in {processes} process(es), {ROUNDS} rounds")
-    with tempfile.TemporaryDirectory(prefix="greylag-bench-") as name, ExitStack() as stack:
-        root = Path(name)
-        lead, directories = _found(root, stack, firms, rows)
-        status = call_json("greylag-server", ["status", "--dir", str(lead), "--format", "json"])
-        agents = []
-        for at in range(processes):
-            run = ["run", *map(str, directories[at::processes])]
-            run += ["--approve-members", str(status["membership"])]
-            log = root / f"agent-{at}.log"
-            agents.append(stack.enter_context(background("greylag-client", run, log)))
-        train = ["train", str(root / "plan.toml"), "--dir", str(lead), "--no-wait"]
-        call_json("greylag-server", [*train, "--format", "json"])
-        _wait_for_end(lead, root)
-        return [_peak_mb(agent) for agent in agents]
-
-
-def _found(
-    root: Path, stack: ExitStack, firms: int, rows: tuple[int, int]
-) -> tuple[Path, list[Path]]:
-    """A consortium that is served, whose firms have joined: its directory, and theirs."""
     # The lead and all the firms of one host collude at most.
     text = PLAN.replace("max_colluding = 6", f"max_colluding = {firms - 2}")
     text = text.replace("min_firms = 8", f"min_firms = {firms}")
     text = text.replace("rounds = 500", f"rounds = {ROUNDS}")
     text = text.replace("max_attempts = 550", f"max_attempts = {2 * ROUNDS}")
-    (root / "plan.toml").write_text(text, encoding="utf-8")
-    lead, (port, enrol_port) = root / "lead", free_ports(2)
-    ports = ["--port", str(port), "--enrol-port", str(enrol_port)]
-    init = ["init", str(lead), "--name", "bench", *ports, "--format", "json"]
-    call_json("greylag-server", init)
-    log = root / "server.log"
-    serve = ["serve", "--dir", str(lead), "--round-wait-s", "120"]
-    stack.enter_context(background("greylag-server", serve, log))
-    wait_for_port(enrol_port, log)
-    enrolment, rng = Enrolment(Consortium.open(lead)), np.random.default_rng(0)
-    directories = []
-    for number in range(firms):
-        name = f"supplier-{number:02d}"
-        table = root / f"{name}.csv"
-        _write_table(table, rng, int(rng.integers(*rows, endpoint=True)))
-        invite = enrolment.invite(name, None, now_s=time.time())
-        join(invite, root / name, data=table, approve_members="shown", now_s=time.time())
-        directories.append(root / name)
-    return lead, directories
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(prefix="greylag-bench-") as name, ExitStack() as stack:
+        world = Founded(Path(name), stack, plan=text)
+        for number in range(firms):
+            table = world.root / f"{number}.csv"
+            _write_table(table, rng, int(rng.integers(*rows, endpoint=True)))
+            world.join(f"supplier-{number:03d}", table)
+        agents = world.start_agents(processes)
+        world.train()
+        world.wait_for_end(rounds=ROUNDS, timeout_s=TIMEOUT_S)
+        return [_peak_mb(agent) for agent in agents]
 
 
 def _write_table(path: Path, rng: np.random.Generator, rows: int) -> None:
@@ -121,23 +88,6 @@ def _write_table(path: Path, rng: np.random.Generator, rows: int) -> None:
     columns = dict(zip(data.feature_names, parts.T, strict=True))
     columns["tg_k"] = rng.uniform(400, 1200, rows)
     pl.DataFrame(columns).with_columns(ref_id=pl.arange(rows) // 10).write_csv(path)
-
-
-def _wait_for_end(lead: Path, root: Path) -> None:
-    until_s = time.monotonic() + TIMEOUT_S
-    status = ["status", "--dir", str(lead), "--format", "json"]
-    while True:
-        (run,) = call_json("greylag-server", status)["runs"]
-        if run["status"] == "done" and run["rounds"] == ROUNDS:
-            return
-        if run["status"] in ("done", "failed") or time.monotonic() > until_s:
-            logs = [path.read_text(errors="replace")[-1500:] for path in _logs(root)]
-            raise RuntimeError(f"the run did not go through: {run}\n" + "\n".join(logs))
-        time.sleep(0.5)
-
-
-def _logs(root: Path) -> Sequence[Path]:
-    return sorted(root.glob("*.log"))
 
 
 def _peak_mb(process: "subprocess.Popen[bytes]") -> float:
