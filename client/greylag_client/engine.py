@@ -5,10 +5,12 @@ from greylag_protocols.terms import Terms
 
 from greylag_client.local_training import LocalTrainer
 from greylag_client.session import ClippedSums
-from greylag_client.trainer import Trainer
+from greylag_client.trainer import TrainedModel, Trainer
 
 
-def make_engine(terms: Terms, records: Records, *, pad: bool = True) -> ClippedSums:
+def make_engine(
+    terms: Terms, records: Records, *, pad: bool = True, model: TrainedModel | None = None
+) -> ClippedSums:
     """The engine of a run on a firm's training records (arguments as ``Trainer``'s).
 
     Raises:
@@ -17,4 +19,4 @@ def make_engine(terms: Terms, records: Records, *, pad: bool = True) -> ClippedS
     """
     if terms.privacy.unit == "firm":
         return LocalTrainer(terms, records, pad=pad)
-    return Trainer(terms, records, pad=pad)
+    return Trainer(terms, records, pad=pad, model=model)

@@ -127,10 +127,10 @@ def record_losses(terms: Terms, outputs: torch.Tensor, targets: torch.Tensor) ->
 
 
 def load_weights(module: torch.nn.Module, weights: NDArray[np.float32]) -> None:
-    """Copy a flat weight vector, shape (d,), into ``module``."""
+    """Copy a flat weight vector, shape (d,), into the weights of ``module`` that are trained."""
     at = 0
     with torch.no_grad():
         flat = torch.from_numpy(weights.astype(np.float64))
-        for tensor in module.parameters():
+        for tensor in [item for item in module.parameters() if item.requires_grad]:
             tensor.copy_(flat[at : at + tensor.numel()].view_as(tensor))
             at += tensor.numel()

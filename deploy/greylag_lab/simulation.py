@@ -21,6 +21,7 @@ from greylag_client.policy import Policy
 from greylag_client.prediction import Predictor
 from greylag_client.session import Identity, OneTable
 from greylag_client.table import Table
+from greylag_client.trainer import SharedModel, TrainedModel
 from greylag_protocols.errors import GreylagError
 from greylag_protocols.membership import LIFETIME_S, Member, Membership, SignedMembership
 from greylag_protocols.optimiser import ModelState
@@ -141,9 +142,10 @@ def simulate(
         store.run(terms.run_id), terms=terms, membership=membership, signer=lead, store=store
     )
     masker: Masker = PairwiseMasks() if masked else NoMasks()
+    model = None if terms.privacy.unit == "firm" else SharedModel(terms)
     grid = LocalGrid(
         {
-            name: _answer(name, signers[name], lead.public_key, tables[name], terms, masker)
+            name: _answer(name, signers[name], lead.public_key, tables[name], terms, masker, model)
             for name in names
         }
     )
@@ -172,6 +174,7 @@ def _answer(
     table: Table,
     terms: Terms,
     masker: Masker,
+    model: TrainedModel | None,
 ) -> Callable[[Message], Message]:
     """One firm as the grid calls it. Its policy allows this run and no more."""
     privacy = terms.privacy
@@ -188,7 +191,9 @@ def _answer(
         policy=lambda: policy,
         ledger=Ledger(":memory:"),
         memberships=_Everybody(lead_key),
-        data=OneTable(lambda _: make_engine(terms, table.records(table.train), pad=False)),
+        data=OneTable(
+            lambda _: make_engine(terms, table.records(table.train), pad=False, model=model)
+        ),
         masker=masker,
         entropy=os.urandom,
         clock=time.time,

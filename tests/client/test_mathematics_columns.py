@@ -106,7 +106,7 @@ def product(terms: Terms, records: Records, weights: NDArray[np.float32]) -> Mat
     alone = engine.clipped_sum(weights, np.array([number]))
     if not isinstance(engine, Trainer) or terms.privacy.unit != "record":
         return alone
-    load_weights(engine._module, weights)
+    engine._model.load(weights)
     traces = engine._trace(engine._rows[: len(records)])
     together = [part[:3].reshape(-1).numpy() for trace in traces for part in trace]
     return np.concatenate([alone, *together])

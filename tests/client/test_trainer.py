@@ -7,7 +7,7 @@ import pytest
 import torch
 from consortium_in_memory import make_records, make_terms
 from greylag_client.models import build_mlp, load_weights, record_losses
-from greylag_client.trainer import Trainer
+from greylag_client.trainer import SharedModel, Trainer
 from greylag_protocols.features import Records
 from greylag_protocols.parameters import initial_weights
 from greylag_protocols.quantise import CLIP_SLACK
@@ -190,3 +190,34 @@ def test_one_call_leaves_nothing_behind_for_the_next() -> None:
     first = trainer.clipped_sum(weights, np.arange(20))
     trainer.clipped_sum(weights_for(REGRESSION, 5.0), np.arange(5, 40))
     np.testing.assert_array_equal(trainer.clipped_sum(weights, np.arange(20)), first)
+
+
+@pytest.mark.parametrize("unit", ["record", "group"])
+def test_firms_that_share_a_model_send_the_same_bytes_as_alone(unit: str) -> None:
+    """Their order and other firms' batches, weights and records that are no numbers included."""
+    terms = make_terms(unit=unit)
+    model = SharedModel(terms)
+    firms = [make_records(terms, seed=seed, count=20 + seed) for seed in range(5)]
+    firms[3].inputs[2] = np.nan
+    together = [Trainer(terms, records, pad=False, model=model) for records in firms]
+    for scale in (0.5, 20.0, 0.5):
+        weights = weights_for(terms, scale)
+        for number in (4, 0, 3, 1, 2):
+            units = np.arange(min(12, len(together[number])))
+            found = together[number].clipped_sum(weights, units)
+            alone = Trainer(terms, firms[number], pad=False).clipped_sum(weights, units)
+            assert found.tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("unit", ["record", "group"])
+def test_passes_of_any_size_give_the_same_sum(unit: str) -> None:
+    terms = make_terms(unit=unit)
+    records = make_records(terms, seed=3, count=40)
+    model = SharedModel(terms)
+    trainer, weights = Trainer(terms, records, model=model), weights_for(terms)
+    units = np.arange(len(trainer))[::-1][:12]
+    expected = trainer.clipped_sum(weights, units)
+    for size in (1, 3, 7):
+        model.units_per_pass = size
+        found = trainer.clipped_sum(weights, units)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)

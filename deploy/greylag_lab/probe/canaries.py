@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from greylag_client.clipping.bookkeeping import Trace
 from greylag_client.local_training import LocalTrainer
-from greylag_client.trainer import Trace, Trainer
+from greylag_client.trainer import Trainer
 from greylag_protocols.features import Records, encode_features, encode_targets
 from greylag_protocols.terms import DataTerms, Terms
 from numpy.typing import NDArray
