@@ -11,8 +11,9 @@ from greylag_protocols.notes import cosign, verify_cosignature
 from greylag_protocols.round import Attempt
 
 from greylag_client.ledger import Ledger
+from greylag_client.policy import Policy
 from greylag_client.session import Identity
-from greylag_client.witness import Sight
+from greylag_client.witness import Past, Sight
 
 
 class LogWatch:
@@ -22,6 +23,8 @@ class LogWatch:
         self._identity = identity
         self._ledger = ledger
         self._clock = clock
+        self._past = self._looked = Past()  # as it was cosigned; with what was looked at last
+        self._waited: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def size(self) -> int:
@@ -38,13 +41,15 @@ class LogWatch:
             VerificationError: see ``Sight.grown``.
         """
         known = self._ledger.witness.sight()
-        return known.grown(
+        sight = known.grown(
             view,
             origin=self._identity.consortium,
             lead_key=self._identity.lead_key,
             held=held,
             entries=self._ledger.entries_after(known.own),
         )
+        self._looked = self._past.grown(known.edge, view)
+        return sight
 
     def look_anew(self, view: LogView, behind: Sequence[bytes]) -> Sight:
         """The same of the whole log, with entries that the ledger lacks: a firm that was set back
@@ -55,9 +60,31 @@ class LogWatch:
         return Sight().grown(view, origin=origin, lead_key=lead_key, held=len(own), entries=own)
 
     def cosign(self, sight: Sight) -> bytes:
-        """This firm's word for what it saw, which is on the disk."""
+        """This firm's word for what it saw last, which is on the disk."""
+        self._past = self._looked
         checkpoint = sight.checkpoint(self._identity.consortium)
         return cosign(self._identity.signer, checkpoint, time_s=max(0, int(self._clock())))
+
+    def check_cosigned(self, message: Round, membership: Membership, policy: Policy) -> None:
+        """So many other firms vouch for the log as this firm's policy wants; after ``look``.
+
+        Unlike ``check_cosignatures`` this also holds where the lead says that nothing can be shown:
+        after a new offer, in another roster.
+
+        Raises:
+            RefusedError: class ``policy``: too few, for too many rounds.
+        """
+        own, state = self._identity.firm, None
+        if policy.min_cosignatures:
+            state = self._looked.at(message.cosigned, origin=self._identity.consortium)
+        count = 0 if state is None else count_cosigners(message, state, membership, own=own)
+        if count >= policy.min_cosignatures:
+            self._waited = frozenset()
+            return
+        waited = self._waited | {(message.run, message.round_number)}
+        others = len(message.roster) - 1
+        policy.check_cosigned(count, waited=len(waited), others=others)
+        self._waited = waited
 
     def show(self, message: Show) -> Cosigned:
         """Answer a lead that only shows its log."""
@@ -68,6 +95,25 @@ class LogWatch:
             self._ledger.keep_sight(sight)
             word = self.cosign(sight)
         return Cosigned(run=message.run, log_size=sight.edge.size, cosignature=word)
+
+
+def count_cosigners(message: Round, state: Checkpoint, membership: Membership, *, own: str) -> int:
+    """How many firms of the roster besides ``own`` cosigned ``state``.
+
+    The words come without names but in the order of the firms', so that one pass finds whose they
+    are. Behind one that is nobody's, none is counted.
+    """
+    words, count = list(message.cosignatures), 0
+    for firm in sorted(message.roster):
+        if not words:
+            break
+        try:
+            verify_cosignature(state, words[0], membership.member(firm).identity_key)
+        except VerificationError:
+            continue
+        del words[0]
+        count += firm != own
+    return count
 
 
 def check_cosignatures(

@@ -293,6 +293,7 @@ class Participant:
         self._check(session, account, message, attempt, policy)
         own = attempt.firms.index(self._identity.firm)
         sight = self._watch.look(message.log, held=message.seen[own])
+        self._watch.check_cosigned(message, session.membership, policy)
         private, secret = session.take_key(message.attempt)
         apply_masks = self._masker.agree(private, attempt.roster, own, context)
         self._debit(session, account, attempt, context, sight, policy)

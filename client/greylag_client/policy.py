@@ -5,6 +5,7 @@ is read again for every message, so changes act at the next round; while it cann
 a mistake, everything is refused.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import Annotated, Literal
 from greylag_protocols.encoding import parse_as, parse_toml
 from greylag_protocols.endorsement import endorsed_by_body, endorsing_operators
 from greylag_protocols.errors import ConfigError, RefusedError
+from greylag_protocols.log_view import COSIGNERS_SHOWN
 from greylag_protocols.membership import Hex32, Membership, Name
 from greylag_protocols.terms import STRICT, Terms, Text, Unit
 from pydantic import Field
@@ -47,6 +49,10 @@ min_firms = 3                 # least number of firms in every roster
 min_colluding = 1             # least number of firms that the noise must survive if they collude
 max_roster_changes = 8        # per run: varying rosters let differences be estimated
 excluded_operators = []       # no roster with a firm that one of these operators runs
+min_cosignatures = 0          # go on only if so many other firms countersigned the lead's log as
+                              # this firm saw it; 0: its own look at the log is enough
+cosignature_patience = 2      # rounds answered without them before this firm refuses; the first
+                              # round of a run, and after a restart, has none
 
 # --- member lists: who may say yes besides this firm's own people  成员名单 -----------------------
 approving_keys = []           # public keys (hex) of independent bodies whose word is enough
@@ -99,6 +105,8 @@ class Policy:
     min_colluding: Annotated[int, Field(ge=1)] = 1
     max_roster_changes: Annotated[int, Field(ge=0)] = 8
     excluded_operators: tuple[Name, ...] = ()
+    min_cosignatures: Annotated[int, Field(ge=0, lt=COSIGNERS_SHOWN)] = 0
+    cosignature_patience: Annotated[int, Field(ge=1, le=100)] = 2
     approving_keys: tuple[Hex32, ...] = ()
     approve_by_peers: bool = False
     units: tuple[Unit, ...] = ("record", "group", "firm")
@@ -208,9 +216,32 @@ class Policy:
         Raises:
             RefusedError: class ``policy``; names the rule.
         """
-        operators = {membership.member(name).operator for name in roster}
+        operators = set(membership.operators(roster))
         unwanted = sorted(operators & set(self.excluded_operators))
         _refuse([f"excluded_operators: {name} in the roster" for name in unwanted])
+
+    def check_cosigned(self, count: int, *, waited: int, others: int) -> None:
+        """Refuse to go on with a log that too few other firms vouch for.
+
+        Args:
+            count: other firms that countersigned the log as this firm saw it last.
+            waited: rounds since they were enough, this one included.
+            others: firms of the roster besides this one.
+
+        Raises:
+            RefusedError: class ``policy``; names the rule.
+        """
+        wanted = self.min_cosignatures
+        if count >= wanted or waited <= self.cosignature_patience:
+            return
+        why = f"min_cosignatures = {wanted}, but {count} other firms countersigned the lead's log"
+        if others < wanted:
+            why += f" (a roster of {others} others can never give more)"
+        why += (
+            f", and cosignature_patience = {self.cosignature_patience} rounds are over. Ask other "
+            "firms whether their log is this one"
+        )
+        _refuse([why])
 
     def check_engine(self, engine: Engine) -> None:
         """Refuse whatever comes by an engine that this firm does not want.
@@ -246,4 +277,10 @@ def read_policy(path: Path) -> Policy:
             f"no policy can be read at {path} ({error.strerror}); without one this firm takes part "
             "in nothing. Write one: at least `lifetime_epsilon = 10.0`"
         ) from None
-    return parse_as(Policy, parse_toml(content, what=path.name), what=path.name)
+    return _parse_policy(content, path.name)
+
+
+@functools.lru_cache(maxsize=16)
+def _parse_policy(content: bytes, name: str) -> Policy:
+    """The file is read for every message, and seldom says anything new."""
+    return parse_as(Policy, parse_toml(content, what=name), what=name)

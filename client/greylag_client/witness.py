@@ -16,6 +16,8 @@ from greylag_protocols.merkle import Frontier, hash_leaf
 
 from greylag_client.ledger_file import LedgerFile
 
+PAST_KEPT = 4096  # entries: some rounds of the largest roster
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
@@ -76,6 +78,39 @@ class Sight:
                     "part in nothing and ask the lead"
                 )
         return Sight(edge=edge, own=held, signature=view.signature)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """The states of the log that led to the last one, some thousand entries back; in memory only.
+
+    Other firms' cosignatures are on one of these: the log has grown since.
+    """
+
+    start: Frontier = field(default_factory=Frontier)
+    leaves: tuple[bytes, ...] = ()
+
+    def grown(self, known: Frontier, view: LogView) -> "Past":
+        """The same with what ``view`` shows after ``known``, the edge it was checked against."""
+        start, leaves = self.start, self.leaves
+        if start.size + len(leaves) != known.size:  # the agent has just started
+            start, leaves = known, ()
+        leaves += view.leaves[max(0, known.size - view.first) :]
+        if len(leaves) > 2 * PAST_KEPT:
+            for leaf in leaves[:-PAST_KEPT]:
+                start = start.append(leaf)
+            leaves = leaves[-PAST_KEPT:]
+        return Past(start=start, leaves=leaves)
+
+    def at(self, size: int, *, origin: str) -> Checkpoint | None:
+        """The log's state of ``size`` entries, if this firm can still tell."""
+        count = size - self.start.size
+        if not 0 <= count <= len(self.leaves):
+            return None
+        edge = self.start
+        for leaf in self.leaves[:count]:
+            edge = edge.append(leaf)
+        return Checkpoint(origin=origin, size=size, root=edge.root)
 
 
 class Witness:

@@ -5,6 +5,7 @@ An attempt then costs a hash path per firm instead of a signature. The signature
 firm's ledger position, so that peers notice a machine that was set back.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -65,13 +66,16 @@ class VerifiedBatch:
         """
         if attempt not in self.facts.attempts:
             raise VerificationError(f"{self.facts.firm}: this batch has no key for this attempt")
-        verify_inclusion(
-            key_leaf(key, attempt),
-            index=attempt - self.facts.first,
-            size=self.facts.size,
-            proof=proof,
-            root=self.root,
-        )
+        _verify_key(key, attempt, self.facts.first, self.facts.size, tuple(proof), self.root)
+
+
+# Firms that share a process are shown the same keys. Only what holds is remembered.
+@functools.lru_cache(maxsize=1024)
+def _verify_key(
+    key: bytes, attempt: int, first: int, size: int, proof: tuple[bytes, ...], root: bytes
+) -> None:
+    leaf = key_leaf(key, attempt)
+    verify_inclusion(leaf, index=attempt - first, size=size, proof=proof, root=root)
 
 
 def key_leaf(key: bytes, attempt: int) -> bytes:

@@ -7,6 +7,7 @@ entries must be among the new ones. Then the firm cosigns. Cosignatures of some 
 state before come along: who is shown a log of its own finds that the others' words are missing.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,6 +117,11 @@ def choose_cosigners(
     Args:
         context: bytes that nobody picks alone: a hash over all one-time keys of the attempt.
     """
+    return _choose_cosigners(tuple(both), context, count)
+
+
+@functools.lru_cache(maxsize=4)  # firms that share a process ask for the same
+def _choose_cosigners(both: tuple[str, ...], context: bytes, count: int) -> tuple[str, ...]:
     ranked = sorted(both, key=lambda firm: tagged_hash("greylag/shown/v1", context, firm.encode()))
     return tuple(sorted(ranked[:count]))
 

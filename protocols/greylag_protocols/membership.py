@@ -82,20 +82,27 @@ class Membership:
                 return member
         raise VerificationError(f"no firm {name!r} in membership epoch {self.epoch}")
 
+    def operators(self, firms: Iterable[str]) -> list[str]:
+        """Who runs each of ``firms``.
+
+        Raises:
+            VerificationError: one is no member.
+        """
+        known, names = {member.name: member.operator for member in self.members}, list(firms)
+        if strangers := [name for name in names if name not in known]:
+            raise VerificationError(f"no firm {strangers[0]!r} in membership epoch {self.epoch}")
+        return [known[name] for name in names]
+
     def coalition(self, roster: Iterable[str]) -> int:
         """The most firms of ``roster`` that the lead and one further operator run together."""
-        operators = Counter(self.member(name).operator for name in roster)
+        operators = Counter(self.operators(roster))
         own = operators.pop(self.lead, 0)
         return own + max(operators.values(), default=0)
 
     def independent(self, firms: Iterable[str], max_colluding: int) -> int:
         """The most of ``firms`` that could stand in one roster: those whom the lead and one further
         operator run count up to ``max_colluding``. More than that many hold an honest firm."""
-        known = {member.name: member.operator for member in self.members}
-        names = list(firms)
-        if strangers := [name for name in names if name not in known]:
-            raise VerificationError(f"no firm {strangers[0]!r} in membership epoch {self.epoch}")
-        operators = Counter(known[name] for name in names)
+        operators = Counter(self.operators(firms))
         own = operators.pop(self.lead, 0)
         return max(
             leads + sum(min(count, max_colluding - leads) for count in operators.values())

@@ -100,6 +100,8 @@ class Ed25519Signer:
         return self._key.sign(text)
 
 
+# Firms that share a process are shown the same words on a log. Only what holds is remembered.
+@functools.lru_cache(maxsize=256)
 def verify_raw(signature: bytes, message: bytes, public_key: bytes) -> None:
     """A bare Ed25519 signature.
 

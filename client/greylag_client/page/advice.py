@@ -21,6 +21,7 @@ KINDS = (
     ("min_colluding", "company"),
     ("excluded_operators", "company"),
     ("max_roster_changes", "company"),
+    ("min_cosignatures", "company"),
     ("operator run", "company"),
     ("purposes does not allow", "purpose"),
     ("families does not allow", "purpose"),
