@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import safetensors.numpy
 from greylag_protocols.encoding import MAX_HEADER_BYTES
-from greylag_protocols.errors import ConfigError, RefusedError, VerificationError
+from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.features import Matrix, target_bounds
 from greylag_protocols.plan import parse_terms
 from greylag_protocols.terms import Terms
@@ -28,7 +28,6 @@ from greylag_client.personal.artefact import (
     FACTS_FILE,
     MAX_FACTS_BYTES,
     MAX_PARTS_BYTES,
-    NOTE,
     PARTS_FILE,
     Personal,
     parse_personal,
@@ -107,17 +106,6 @@ class Predictor:
     def private(self) -> bool:
         """Whether the terms' epsilon holds for what this model shows."""
         return self.personal is None
-
-    def refuse_outside(self) -> None:
-        """Before the model is served to anybody but its own firm.
-
-        Raises:
-            RefusedError: class ``policy``: it is a firm's own version.
-        """
-        if self.personal is not None:
-            raise RefusedError(
-                f"{NOTE}; outside the firm serve the shared release", refusal_class="policy"
-            )
 
     def predict(self, values: Matrix) -> Matrix:
         """Predictions for raw features.

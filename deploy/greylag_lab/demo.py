@@ -73,7 +73,7 @@ def run_demo(
         ended = call_json("greylag-server", train, show_progress=True)
         if ended["status"] != "done":
             raise GreylagError(f"the run ended early: {ended['reason']}; see {workdir}/*.log")
-        with _step(console, "releasing"):
+        with _step(console, "releasing: audit, replay, cosignatures; a firm verifies"):
             release = ["release", ended["run"], "--dir", str(lead), "--format", "json"]
             call_json("greylag-server", [*release, "--out", str(workdir / "release")])
             _predict_own(tables, workdir)
@@ -131,10 +131,13 @@ def _found(
 
 
 def _predict_own(tables: Mapping[str, Path], workdir: Path) -> None:
-    """The lead's engineer uses the model on the own table."""
-    first = next(iter(tables.values()))
-    out = workdir / "predictions.csv"
-    call("greylag-client", ["predict", str(workdir / "release"), str(first), "-o", str(out)])
+    """A supplier verifies the release; the lead's engineer uses the model on the own table."""
+    name, table = next(iter(tables.items()))
+    release, out = str(workdir / "release"), workdir / "predictions.csv"
+    supplier = ["--dir", str(workdir / "firms" / list(tables)[-1])]
+    call_json("greylag-client", ["verify-release", release, *supplier, "--format", "json"])
+    own = ["--dir", str(workdir / "firms" / name)]
+    call("greylag-client", ["predict", release, str(table), "-o", str(out), *own])
 
 
 def _audit(lead: Path, run: str, firm: str, workdir: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from greylag_protocols.notes import (
 )
 from greylag_protocols.parameters import initial_weights
 from greylag_protocols.plan import parse_terms
+from greylag_protocols.releases import RELEASE_KIND
 from greylag_protocols.round import initial_seed
 from greylag_protocols.signing import Signer, Statement, parse_statement
 from greylag_protocols.terms import terms_digest
@@ -193,7 +194,7 @@ class _Writer:
         elif kind == log.ROUND_KIND:
             digest = bytes.fromhex(statement.predicate["sum"])
             self._copy(f"sums/{digest.hex()}", digest)
-        elif kind == log.RELEASE_KIND:
+        elif kind in (log.RELEASE_KIND, RELEASE_KIND):
             self.released = True
 
     def _copy(self, path: str, digest: bytes) -> bytes:

@@ -31,12 +31,14 @@ def personalise(
     from greylag_client.personal.report import as_document, as_text
     from greylag_client.prediction import Predictor
     from greylag_client.terminal import check_format, say
+    from greylag_client.verify_release.command import check_before_use
 
     check_format(output)
     if (directory is None) == (data is None):
         raise ConfigError("name your rows with --data FILE, or the firm's directory with --dir DIR")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not an empty directory; name a new one")
+    check_before_use(release, directory)
     shared = Predictor.load(release)
     if shared.personal is not None:
         raise ConfigError(f"{release} is a firm's own version already; name the shared release")
