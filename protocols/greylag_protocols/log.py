@@ -6,7 +6,9 @@ Entries are DSSE envelopes of in-toto statements, in one append-only RFC 9162 tr
     start/v1                     the lead: whose acceptances seed the first weights
     round/v1, void/v1            the lead: an attempt and how it ended, every firm's (seq, head)
     restart/v1                   the lead: a half-done run is taken up by a new process
-    release/v1                   the lead: the model that came out
+    release/v1, release/v2       the lead: the model that came out (``releases``)
+    withdraw/v1, current/v1      the lead: versions not to be used any more, and the one to use
+    usage/v1                     the lead: a firm's statement of a period (``usage``)
     acceptance/v1                a firm: it agrees to terms, before its first receipt
     receipt/v1                   a firm: it charged its budget and answered in this context
     closed/v1                    a firm: it will never again answer in this run
