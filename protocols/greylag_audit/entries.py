@@ -16,6 +16,7 @@ from greylag_protocols.errors import VerificationError
 from greylag_protocols.signing import (
     MAX_ENVELOPE_BYTES,
     PAYLOAD_TYPE,
+    Statement,
     parse_statement,
     verify_raw,
 )
@@ -62,6 +63,15 @@ class Entry:
     payload: bytes
     signature: bytes
     exact: bool
+
+    def statement(self) -> Statement:
+        """The same in the protocol's own form."""
+        return Statement(
+            kind=self.kind,
+            subject=self.subject,
+            digest=bytes.fromhex(self.digest),
+            predicate=self.predicate,
+        )
 
     def check_signature(self, public_key: bytes) -> None:
         """The holder of ``public_key`` signed it.

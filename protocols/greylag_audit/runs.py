@@ -13,6 +13,7 @@ from greylag_protocols.membership import Membership
 from greylag_protocols.optimiser import ModelState
 from greylag_protocols.parameters import initial_weights
 from greylag_protocols.plan import check_terms
+from greylag_protocols.releases import RELEASE_KIND, parse_release
 from greylag_protocols.round import initial_seed
 from greylag_protocols.terms import Terms
 
@@ -369,8 +370,16 @@ class RunBook:
             )
 
     def take_release(self, entry: Entry) -> None:
-        """The lead released the model."""
+        """The lead released the model.
+
+        Raises:
+            VerificationError: the entry is out of form.
+        """
         predicate, broken, at = entry.predicate, self.findings.broken, entry.position
+        if entry.kind == RELEASE_KIND:
+            parse_release(entry.statement())
+            if self.terms is not None and predicate["name"] != self.terms.run.name:
+                broken("release.follows:name", entry=at, run=self.run)
         last = self.attempts[-1].attempt if self.attempts else 0
         if predicate["terms"] != self.terms_digest:
             broken("release.follows:terms", entry=at, run=self.run)

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from greylag_protocols import log
+from greylag_protocols import log, releases
 from greylag_protocols.endorsement import ENDORSEMENT_KIND
 from greylag_protocols.errors import VerificationError
 from greylag_protocols.membership import MEMBERSHIP_KIND, REVOCATION_KIND
 from greylag_protocols.renewal import LEAVE_KIND
+from greylag_protocols.usage import USAGE_KIND
 
 from greylag_audit.entries import Entry
 
@@ -23,6 +24,11 @@ SHAPES: dict[str, dict[str, type]] = {
     log.VOID_KIND: {**_ATTEMPT, "missing": list},
     log.RESTART_KIND: {"run": str, "rounds": int, "attempts": int},
     log.RELEASE_KIND: {"terms": str, "rounds": int, "attempts": int, "state": str},
+    # Their content is looked at by ``releases``, as everybody else does:
+    releases.RELEASE_KIND: {},
+    releases.WITHDRAW_KIND: {},
+    releases.CURRENT_KIND: {},
+    USAGE_KIND: {"firm": str, "period": str, "end_entry": int},
     log.ACCEPTANCE_KIND: {**_LINK, "epoch": int},
     log.RECEIPT_KIND: {
         **_LINK,
@@ -37,7 +43,8 @@ SHAPES: dict[str, dict[str, type]] = {
 }
 LEAD_KINDS = frozenset(
     {log.TERMS_KIND, MEMBERSHIP_KIND, log.START_KIND, log.ROUND_KIND, log.VOID_KIND}
-    | {log.RESTART_KIND, log.RELEASE_KIND}
+    | {log.RESTART_KIND, USAGE_KIND}
+    | releases.KINDS
 )
 _TIP = {"firm": str, "seq": int, "head": str}
 
@@ -49,6 +56,8 @@ def check_shape(entry: Entry) -> None:
         VerificationError: names what is wrong.
     """
     predicate, shape = entry.predicate, SHAPES[entry.kind]
+    if not shape:
+        return
     _check(predicate, shape)
     if "run" in shape and predicate["run"] != entry.subject:
         raise VerificationError("it speaks of two runs")

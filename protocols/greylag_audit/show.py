@@ -43,7 +43,8 @@ def conclusion(verdict: Verdict) -> str:
     """The outcome in one sentence."""
     broken = sum(item.state == "broken" for item in verdict.findings)
     if broken:
-        return f"RESULT: {broken} promises are broken, see BROKEN above."
+        many = "1 promise is" if broken == 1 else f"{broken} promises are"
+        return f"RESULT: {many} broken, see BROKEN above."
     if verdict.holds:
         return (
             "RESULT: every promise that can be checked is kept, by firms whose keys you trust. "

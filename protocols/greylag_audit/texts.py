@@ -38,6 +38,7 @@ CHECKS: dict[str, Check] = {
         Check(id="log.quorum", evidence="proved", always=False),
         Check(id="ledger.agrees", evidence="proved", always=False),
         Check(id="replay.follows", evidence="proved", always=False),
+        Check(id="usage.follows", evidence="proved", always=False),
         *_checks("signed claim", "log.cosignatures members.expired"),
         Check(id="members.consent", evidence="signed claim", always=False),
         *(
@@ -118,8 +119,8 @@ ENGLISH = {
     "members.list:invalid": "Member list {epoch} is not valid: {why}.",
     "members.list:twice": "There are two different member lists under number {epoch}.",
     "members.list:order": "Member list {epoch} comes after list {last}.",
-    "members.consent:holds": "Member list {epoch}: endorsed by {count} firms' operators and by "
-    "{bodies} bodies that you trust. Every firm that accepted a run approved its list by its own "
+    "members.consent:holds": "Member list {epoch}: endorsed by operators of firms ({count}) and by "
+    "bodies that you trust ({bodies}). Every firm that accepted a run approved its list by its own "
     "rules.",
     "members.consent:forged": "This endorsement of a member list is not by the one whom it names.",
     "members.consent:stranger": "Somebody whom you do not know endorsed a member list; it does "
@@ -209,8 +210,8 @@ ENGLISH = {
     "receipt.match:lost": "This firm answered attempt {attempt} of run {run}; how that ended is "
     "not in the log.",
     "receipt.charge": "Every firm counted each of its releases, one by one.",
-    "receipt.charge:count": "This firm's receipt counts {found} releases of run {run}; it is the "
-    "{count}th.",
+    "receipt.charge:count": "This firm's receipt counts {found} releases of run {run}; it should "
+    "count {count}.",
     "receipt.charge:event": "This receipt charges {found}; the terms of run {run} are accounted "
     "as {expected}.",
     # -- the model -------------------------------------------------------------------------------
@@ -227,7 +228,11 @@ ENGLISH = {
     "release.follows:rounds": "The release of run {run} counts {found}; the log has {count} "
     "(rounds, attempts).",
     "release.follows:state": "The release of run {run} does not follow from its last round.",
+    "release.follows:name": "The release of run {run} names another plan than its terms.",
+    "release.follows:versions": "The list of releases does not add up: {why}.",
     "release.follows:weights": "weights/released is not the model that was logged as released.",
+    "usage.follows": "A firm's statements follow one another without gap or overlap.",
+    "usage.follows:period": "The statement of {firm} does not begin where its last one ended.",
     "replay.follows:holds": "Replayed: {rounds} rounds of logged sums lead from the first weights "
     "to the released ones, bit by bit.",
     "replay.follows:unreleased": "Replayed: {rounds} rounds, each as it was logged; nothing has "

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from greylag_protocols import log
+from greylag_protocols import log, releases
 from greylag_protocols.encoding import parse_as, parse_json
 from greylag_protocols.endorsement import ENDORSEMENT_KIND
 from greylag_protocols.errors import ConfigError, VerificationError
@@ -18,6 +18,7 @@ from greylag_protocols.optimiser import model_digest
 from greylag_protocols.renewal import LEAVE_KIND
 from greylag_protocols.signing import fingerprint
 from greylag_protocols.terms import Terms, terms_digest
+from greylag_protocols.usage import USAGE_KIND
 
 from greylag_audit.bundle_files import Bundle
 from greylag_audit.chains import Chains
@@ -97,7 +98,9 @@ class _Audit:
         )
         watched = "" if ledger is None else ledger.firm
         self._chains = Chains(findings=self._findings, watched=watched)
+        self._releases = releases.ReleaseHistory(consortium=self._origin)
         self._runs: dict[str, RunBook] = {}
+        self._stated: dict[str, tuple[str, int]] = {}
         self._key_ids: dict[str, dict[str, str]] = {}
         self._lead = "" if trust is None else fingerprint(bytes.fromhex(trust.lead))
 
@@ -209,16 +212,41 @@ class _Audit:
         if entry.kind == log.TERMS_KIND:
             self._take_terms(entry)
             return
+        if entry.kind in releases.KINDS:
+            self._take_release(entry)
+            return
+        if entry.kind == USAGE_KIND:
+            self._take_usage(entry)
+            return
         book = self._book(entry.subject, entry)
         if entry.kind == log.START_KIND:
             book.take_start(entry, entry_head)
         elif entry.kind == log.RESTART_KIND:
             book.take_restart(entry)
-        elif entry.kind == log.RELEASE_KIND:
-            book.take_release(entry)
         else:
             self._check_gone(book, entry)
             book.take_attempt(entry, lambda firm: self._tip_of(book, firm))
+
+    def _take_release(self, entry: Entry) -> None:
+        """A release, a withdrawal or another current version, and the list that they make."""
+        book = self._book(entry.subject, entry)
+        try:
+            if entry.kind in (log.RELEASE_KIND, releases.RELEASE_KIND):
+                book.take_release(entry)
+            self._releases.take(entry.statement(), entry.position)
+        except VerificationError as error:
+            self._findings.broken(
+                "release.follows:versions", entry=entry.position, run=entry.subject, why=error
+            )
+
+    def _take_usage(self, entry: Entry) -> None:
+        """A firm's statement: its period begins where the firm's last one ended."""
+        firm, predicate = entry.subject, entry.predicate
+        last, end = self._stated.get(firm, ("", 0)), predicate["end_entry"]
+        follows = predicate["period"] > last[0] and last[1] <= end <= entry.position
+        if predicate["firm"] != firm or not follows:
+            self._findings.broken("usage.follows:period", entry=entry.position, firm=firm)
+        self._stated[firm] = predicate["period"], end
 
     def _book(self, run: str, entry: Entry) -> RunBook:
         if run not in self._runs:

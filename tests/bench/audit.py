@@ -95,11 +95,15 @@ def run_audit(root: Path, mode: str) -> dict[str, float]:
     return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
-def write_evidence(root: Path, firms: int, rounds: int) -> int:
-    """A bundle and a trust file below ``root``; returns the number of entries."""
+def write_evidence(root: Path, firms: int, rounds: int, *, plan: str = "") -> int:
+    """A bundle and a trust file below ``root``; returns the number of entries.
+
+    Args:
+        plan: another one than this file's.
+    """
     text = PLAN.replace("MAX", str(rounds)).replace("ROUNDS", str(rounds))
     text = text if firms >= 100 else text.replace("= 100\n", f"= {firms}\n").replace("= 60", "= 1")
-    terms = settle_terms(parse_plan(text), consortium=NAME, run_id=RUN)
+    terms = settle_terms(parse_plan(plan or text), consortium=NAME, run_id=RUN)
     encoded, digest = terms.encode(), terms_digest(terms.encode())
     lead = Ed25519Signer(b"\x01" * 32)
     names = [f"supplier-{at:03d}" for at in range(firms)]

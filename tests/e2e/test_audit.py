@@ -20,6 +20,8 @@ def audit(*arguments: object) -> tuple[int, dict[str, object]]:
 
 def test_a_stranger_audits_a_real_run(world: World) -> None:
     world.set_pace(rounds=8)
+    for name in world.tables:  # nobody goes on without all the others
+        demand_cosignatures(world.firm(name) / "policy.toml", count=len(world.tables) - 1)
     world.start_agent(*world.tables)
     run = world.start_training()
     assert world.wait_for_end()["status"] == "done"
@@ -53,6 +55,14 @@ def test_a_stranger_audits_a_real_run(world: World) -> None:
     told = [item for item in facts["findings"] if item["check"] == "log.tree"]  # type: ignore[attr-defined]
     assert [item["state"] for item in told] == ["broken", "broken"]
     assert told[0]["entry"] is not None
+
+
+def demand_cosignatures(policy: Path, *, count: int) -> None:
+    text = policy.read_text(encoding="utf-8")
+    changed = text.replace("min_cosignatures = 0 ", f"min_cosignatures = {count} ")
+    changed = changed.replace("cosignature_patience = 2 ", "cosignature_patience = 1 ")
+    assert changed.count("patience = 1 ") == 1 != text.count("patience = 1 ")
+    policy.write_text(changed, encoding="utf-8")
 
 
 def change_a_byte(path: Path) -> None:

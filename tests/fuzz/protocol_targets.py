@@ -10,6 +10,7 @@ from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.masking import pair_key
 from greylag_protocols.messages import Round, SignedBatch
 from greylag_protocols.parsing import parse_coordinator_message, parse_firm_message
+from greylag_protocols.proofs import parse_proof, verify_proof
 from greylag_protocols.signing import (
     PAYLOAD_TYPE,
     Ed25519Signer,
@@ -100,6 +101,16 @@ def _peers(envelope: bytes) -> object:
         tip=log.ChainTip(seq=1, head=bytes(32)),
         head_at=lambda _: bytes(32),
         max_colluding=1,
+    )
+
+
+def _tlog_proof(data: bytes) -> object:
+    return verify_proof(
+        parse_proof(data),
+        seeds.LOGGED[2],
+        origin=seeds.CONSORTIUM,
+        log_key=seeds.LEAD.public_key,
+        cosigner_keys={name: signer.public_key for name, signer in seeds.FIRMS.items()},
     )
 
 
@@ -238,6 +249,12 @@ TARGETS = (
         allowed=(VerificationError, ConfigError),
     ),
     Target(name="inclusion-proof", parse=_inclusion, seeds=seeds.make_proofs),
+    Target(
+        name="tlog-proof",
+        parse=_tlog_proof,
+        seeds=seeds.make_tlog_proofs,
+        allowed=(VerificationError,),
+    ),
     Target(name="terms", parse=plan.parse_terms, seeds=_terms, form="json", timeout_s=30),
     Target(
         name="plan",

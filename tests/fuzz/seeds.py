@@ -8,7 +8,9 @@ from greylag_protocols import invite, keys, log, log_view, membership, messages,
 from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.encoding import tagged_hash
 from greylag_protocols.merkle import hash_leaf, nodes_of, prove_inclusion, root_of
+from greylag_protocols.notes import cosign, cosigner_name, sign_checkpoint, with_cosignatures
 from greylag_protocols.plan import parse_plan, settle_terms
+from greylag_protocols.proofs import format_proof
 from greylag_protocols.signing import Ed25519Signer
 from greylag_protocols.terms import Terms
 
@@ -333,3 +335,25 @@ def make_proofs() -> list[bytes]:
             steps = prove_inclusion(nodes_of(leaves), index, len(leaves))
             found.append(bytes([index, size]) + leaves[index] + root_of(leaves) + b"".join(steps))
     return found
+
+
+LOGGED = tuple(bytes([at]) for at in range(5))
+
+
+def make_tlog_proofs() -> list[bytes]:
+    """Proofs that ``LOGGED[2]`` is in the log, cosigned by nobody and by everybody."""
+    leaves = [hash_leaf(item) for item in LOGGED]
+    checkpoint = Checkpoint(origin=CONSORTIUM, size=len(leaves), root=root_of(leaves))
+    words = [
+        (
+            cosigner_name(CONSORTIUM, name),
+            signer.public_key,
+            cosign(signer, checkpoint, time_s=NOW_S),
+        )
+        for name, signer in FIRMS.items()
+    ]
+    note, hashes = sign_checkpoint(LEAD, checkpoint), prove_inclusion(nodes_of(leaves), 2, 5)
+    return [
+        format_proof(2, hashes, with_cosignatures(note, cosigned).encode().decode(), extra)
+        for cosigned, extra in (([], None), (words, None), (words, b"of the seeds"))
+    ]

@@ -2,8 +2,8 @@
 
 ``run.py`` drives them under a coverage-guided fuzzer; the unit tests replay the same list in short.
 Those of ``protocol_targets`` need the protocol core alone, of ``audit_targets`` the auditor too;
-``party_targets`` and ``file_targets`` are of the lead's and the firm's programs, and are imported
-when they are asked for.
+``party_targets``, ``file_targets`` and ``personal_targets`` are of the lead's and the firm's
+programs, and are imported when they are asked for.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -47,7 +47,7 @@ def load_targets(families: Iterable[str] = FAMILIES) -> dict[str, Target]:
 
             found += [*protocol_targets.TARGETS, *audit_targets.TARGETS]
         else:
-            from fuzz import file_targets, party_targets
+            from fuzz import file_targets, party_targets, personal_targets
 
-            found += [*party_targets.TARGETS, *file_targets.TARGETS]
+            found += [*party_targets.TARGETS, *file_targets.TARGETS, *personal_targets.TARGETS]
     return {target.name: target for target in found}
