@@ -1,0 +1,1 @@
+"""Predictions for firms by the Open Inference Protocol: ``greylag-server serve-model``."""
