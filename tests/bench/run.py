@@ -1,6 +1,7 @@
 """Measured figures: `make bench`. JSON on stdout, a table on stderr, exit 1 if a bound is broken.
 
     python tests/bench/run.py [masking] [contribution] [coordinator] [clipping] [memory] [audit]
+        [log] [suggest] [serving]
 
 Ratios are of CPU times within one run, whose two sides take turns: so they say little of the
 machine and of what else it does.
@@ -14,7 +15,17 @@ import warnings
 
 from harness import report, say
 
-FIGURES = ("masking", "contribution", "coordinator", "clipping", "memory", "audit")
+FIGURES = (
+    "masking",
+    "contribution",
+    "coordinator",
+    "clipping",
+    "memory",
+    "audit",
+    "log",
+    "suggest",
+    "serving",
+)
 
 
 def main() -> int:
