@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
@@ -19,6 +20,7 @@ from greylag_protocols.parsing import parse_firm_message
 from greylag_protocols.signing import Signer
 
 from greylag_server.coordinator import Coordinator
+from greylag_server.deadlines import Pace, attempt_deadline_s, may_drop
 from greylag_server.flight import Send
 from greylag_server.grid_messages import firm_part, node_id, unwrap, wrap
 from greylag_server.store import Store
@@ -27,16 +29,23 @@ from greylag_server.witnesses import make_view
 logger = logging.getLogger(__name__)
 
 TRAIN, QUERY = "train", "query"
-RECONSIDER_S = 1.0  # how often new endorsements of the member list are looked for
+RECONSIDER_S = 1.0  # how often wishes and new endorsements of the member list are looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long the coordinator waits."""
+    """How long the coordinator waits.
+
+    Attributes:
+        least_round_s: for an attempt, however fast the rounds before were answered.
+        known_s: after a start, for firms to say what they have seen of the log.
+    """
 
     offer_s: float = 60.0
     round_s: float = 60.0
     close_s: float = 10.0
+    least_round_s: float = 20.0
+    known_s: float = 10.0
 
     def for_status(self, status: str) -> float:
         """The wait that a status deserves."""
@@ -46,8 +55,22 @@ class Patience:
 Watch = Callable[[Coordinator], None]
 
 
+class Meter(Protocol):
+    """Whoever counts along."""
+
+    def looked(self, coordinator: Coordinator, pace: Pace) -> None:
+        """Something changed."""
+
+    def completed(self, parts: Mapping[str, float]) -> None:
+        """A round was completed; the seconds of its parts."""
+
+
 def make_server_app(
-    coordinator: Coordinator, patience: Patience, watch: Watch, stop: threading.Event
+    coordinator: Coordinator,
+    patience: Patience,
+    watch: Watch,
+    stop: threading.Event,
+    meter: Meter | None = None,
 ) -> ServerApp:
     """A ServerApp that runs ``coordinator`` to its end, or until ``stop`` is set.
 
@@ -57,7 +80,7 @@ def make_server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        _Loop(grid, coordinator, patience, watch).run(stop)
+        _Loop(grid, coordinator, patience, watch, meter).run(stop)
 
     return app
 
@@ -118,12 +141,19 @@ class _Loop:
     """One run on one grid."""
 
     def __init__(
-        self, grid: Grid, coordinator: Coordinator, patience: Patience, watch: Watch
+        self,
+        grid: Grid,
+        coordinator: Coordinator,
+        patience: Patience,
+        watch: Watch,
+        meter: Meter | None = None,
     ) -> None:
         self._grid = grid
         self._coordinator = coordinator
         self._patience = patience
         self._watch = watch
+        self._meter = meter
+        self._pace = Pace()
         self._names = {firm_part(node_id(name)): name for name in coordinator.members}
         self._connected: set[int] = set()
         self._online: dict[int, str] = {}
@@ -132,25 +162,48 @@ class _Loop:
     def run(self, stop: threading.Event) -> None:
         """Work until the run is over."""
         coordinator = self._coordinator
-        mark, until_s, look_s = None, 0.0, 0.0
+        self._pace.begin(coordinator.rounds_done)
+        mark, since_s, look_s = None, 0.0, 0.0
         while not coordinator.over and not stop.is_set():
             now_s = time.monotonic()
-            state = (coordinator.status, coordinator.attempts, coordinator.accepted)
+            held = coordinator.held
+            state = (coordinator.status, coordinator.attempts, coordinator.accepted, held)
             if state != mark:
-                mark, until_s = state, now_s + self._patience.for_status(coordinator.status)
-                self._watch(coordinator)
+                mark, since_s = state, now_s
+                self._changed()
             self._send(self._look())
             if now_s > look_s:
                 look_s = now_s + RECONSIDER_S
-                self._send(coordinator.reconsider())
+                self._send([*coordinator.obey(), *coordinator.reconsider()])
             if self._pending:
                 self._take(self._grid.pull_messages(list(self._pending)))
             else:
                 time.sleep(0.02)
-            if now_s > until_s:
+            if not held and self._late(now_s - since_s):
                 mark = None
                 self._send(coordinator.deadline())
-        self._watch(coordinator)
+        self._changed()
+
+    def _changed(self) -> None:
+        if self._coordinator.held:
+            self._pace.interrupted()
+        self._watch(self._coordinator)
+        if self._meter is not None:
+            self._meter.looked(self._coordinator, self._pace)
+
+    def _late(self, waited_s: float) -> bool:
+        """Whether what is being waited for has had its time."""
+        coordinator, most_s = self._coordinator, self._patience.for_status(self._coordinator.status)
+        dispensable = may_drop(
+            waiting=coordinator.waiting,
+            roster=len(coordinator.roster),
+            min_firms=coordinator.terms.privacy.min_firms,
+            voids=coordinator.voids,
+        )
+        if not dispensable:
+            return waited_s > most_s
+        least_s = min(most_s, self._patience.least_round_s)
+        return waited_s > attempt_deadline_s(self._pace.answered_s, least_s=least_s, most_s=most_s)
 
     def finish(self) -> None:
         """Greet who is here, and wait for the answers."""
@@ -192,6 +245,8 @@ class _Loop:
             messages.append(message)
         if messages:
             list(self._grid.push_messages(messages))
+        if any(send.is_round for send in sends):
+            self._pace.sent(self._coordinator.attempts, time.monotonic())
 
     def _take(self, replies: Iterable[Message]) -> None:
         for reply in replies:
@@ -203,4 +258,18 @@ class _Loop:
                 self._connected = set()
                 self._send(self._coordinator.lost(name))
             else:
-                self._send(self._coordinator.receive(name, unwrap(reply)))
+                self._receive(name, unwrap(reply))
+
+    def _receive(self, name: str, frame: bytes) -> None:
+        coordinator, arrived_s = self._coordinator, time.monotonic()
+        waiting = coordinator.waiting
+        sends = coordinator.receive(name, frame)
+        parts = self._pace.took(
+            arrived_s=arrived_s,
+            handled_s=time.monotonic(),
+            rounds_done=coordinator.rounds_done,
+            first=coordinator.waiting < waiting == len(coordinator.roster),
+        )
+        if parts is not None and self._meter is not None:
+            self._meter.completed(parts)
+        self._send(sends)

@@ -14,6 +14,7 @@ again, byte for byte: firms that had answered repeat themselves, and nothing new
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -27,7 +28,6 @@ from greylag_protocols.messages import (
     Close,
     Closed,
     Contribution,
-    Offer,
     Refusal,
     Round,
     Seen,
@@ -42,8 +42,9 @@ from numpy.typing import NDArray
 
 from greylag_server.books import Books
 from greylag_server.flight import Flight, Send, make_round
-from greylag_server.history import history_of
+from greylag_server.offers import Offers
 from greylag_server.roster import Firm, acceptance_in, candidates
+from greylag_server.steering import cancel_reason
 from greylag_server.store import RunRecord, RunStatus, Store
 from greylag_server.vouching import Vouching
 from greylag_server.witnesses import Witnesses
@@ -79,8 +80,6 @@ class Coordinator:
         self._retrying = record.retrying
         self._run = record.run
         self._wanted = record.firms
-        self._encoded_terms = record.terms
-        self._signed_membership = record.membership
         self._membership = membership
         self._store = store
         self._watch_sum = watch_sum
@@ -89,11 +88,21 @@ class Coordinator:
             store, run=record.run, terms=terms, terms_digest=self._digest, signer=signer
         )
         self._witnesses = Witnesses(store, signer)
+        self._offers = Offers(
+            store,
+            self._witnesses,
+            run=record.run,
+            terms=record.terms,
+            membership=record.membership,
+            membership_digest=membership.digest(),
+        )
         self._state = record.state
+        self.refusals: Counter[str] = Counter()  # by class, since this process took the run up
+        self.voided = 0  # attempts, since then
         self._flight: Flight | None = None
         needed = terms.privacy.max_colluding + 1
+        self._wish = store.last_wish(record.run)
         self._vouching = Vouching(record.run, membership=membership, needed=needed)
-        self._endorsements: tuple[bytes, ...] = ()  # that offers have carried
         self._shown: set[bytes] = set()  # key batches that every open session has been sent
         self._firms = self._books.firms(membership)
         if record.frame is not None and self.status == "training":
@@ -112,6 +121,27 @@ class Coordinator:
     def settled(self) -> bool:
         """Whether every firm that accepted has also closed."""
         return all(item.closed for item in self._firms.values() if item.accepted)
+
+    @property
+    def held(self) -> bool:
+        """Whether an operator's pause keeps the run from going on."""
+        waiting = self._flight is None and self.status in ("offering", "training")
+        return waiting and self._wish is not None and self._wish.wish == "pause"
+
+    @property
+    def waiting(self) -> int:
+        """Firms whose answers to the attempt under way are missing."""
+        return 0 if self._flight is None else len(self._flight.waiting)
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+        return self._run
+
+    @property
+    def voids(self) -> int:
+        """How often a firm's silence voided an attempt so far."""
+        return sum(item.voids for item in self._firms.values())
 
     @property
     def rounds_done(self) -> int:
@@ -180,13 +210,25 @@ class Coordinator:
 
     def reconsider(self) -> list[Send]:
         """Firms that refused the offer are asked again when somebody endorsed the member list."""
-        digest, known = self._membership.digest(), self._endorsements
-        if self.status != "offering" or self._store.endorsements(digest) == known:
+        if self.status != "offering" or not self._offers.outdated():
             return []
         again = [item for item in self._firms.values() if item.online and item.refused]
         for firm in again:
             firm.refused = False
         return [self._offer(firm) for firm in again]
+
+    def obey(self) -> list[Send]:
+        """Do what an operator asked for meanwhile, between two rounds."""
+        last, self._wish = self._wish, self._store.last_wish(self._run)
+        if self._wish is None or self.status not in ("offering", "training"):
+            return []
+        if self._wish != last:
+            logger.info("%s: %s, asked for by %s", self._run, self._wish.wish, self._wish.who)
+        elif self._wish.wish != "cancel":  # that may have been asked of a process before this
+            return []
+        if self._wish.wish == "cancel" and self.status == "offering":
+            return self._begin_closing(cancel_reason(self._wish))
+        return self._begin_attempt()
 
     def lost(self, name: str) -> list[Send]:
         """A firm's agent is gone."""
@@ -214,28 +256,7 @@ class Coordinator:
     # -- offering ------------------------------------------------------------------------------
 
     def _offer(self, firm: Firm, peers: tuple[bytes, ...] = ()) -> Send:
-        firm.asked = True
-        entries, past = history_of(self._store, firm)
-        firm.held = None
-        offer = Offer(
-            run=self._run,
-            next_attempt=self.attempts + 1,
-            # What the log holds, which the answers to an attempt under way are not yet in.
-            seen=self._store.tip(firm.name).seq,
-            terms=self._encoded_terms,
-            membership=self._signed_membership,
-            log=self._witnesses.view([firm.log_size]),
-            peers=peers,
-            entries=entries,
-            past=past,
-            statements=self._statements(),
-        )
-        return Send(firm.name, offer.encode())
-
-    def _statements(self) -> tuple[bytes, ...]:
-        """What firms are to know of the member list: who was revoked, who endorses it."""
-        self._endorsements = self._store.endorsements(self._membership.digest())
-        return (*self._store.revocations(), *self._endorsements)
+        return self._offers.make(firm, next_attempt=self.attempts + 1, peers=peers)
 
     def _carry_questions(self) -> list[Send]:
         """Questions of started firms to others, and their answers back."""
@@ -282,6 +303,10 @@ class Coordinator:
             return []
         if self._state.rounds_done >= self.terms.training.rounds:
             return self._begin_closing("")
+        if self._wish is not None and self._wish.wish == "cancel":
+            return self._begin_closing(cancel_reason(self._wish))
+        if self.held:
+            return []
         able = candidates(
             self._standing(),
             last=self.roster,
@@ -386,6 +411,7 @@ class Coordinator:
 
     def _record_void(self, flight: Flight, missing: list[str]) -> None:
         left = [name for name in self.roster if name not in missing]
+        self.voided += 1
         self._books.voided(flight, self._attempt_record(flight), missing=missing, left=left)
         for name in missing:
             self._firms[name].voids += 1
@@ -401,6 +427,7 @@ class Coordinator:
         verify_statement(message.statement, firm.identity_key, log.REFUSAL_KIND)
         logger.warning("%s: %s refused (%s)", self._run, firm.name, message.refusal_class)
         self._books.refused(message.statement)
+        self.refusals[message.refusal_class] += 1
         firm.refused = True
         return self._failed(firm)
 

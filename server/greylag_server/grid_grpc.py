@@ -104,6 +104,7 @@ class GrpcGrid(FrameGrid):
         self._sessions: dict[int, _Session] = {}
         self._connections = 0
         self._replies: dict[str, Message] = {}
+        self.received_bytes = 0  # written by the loop's thread alone
         self._senders = asyncio.Semaphore(SENDERS)
         _share_one_arena()
         credentials = grpc.ssl_server_credentials(
@@ -152,6 +153,11 @@ class GrpcGrid(FrameGrid):
         self._loop.call_soon_threadsafe(self._deliver, [(item, None) for item in sessions])
         self._in_loop(self._server.stop(grace=1))
         self._end_loop()
+
+    def connected(self) -> list[str]:
+        """The firms whose agents are connected."""
+        with self._lock:
+            return sorted(item.firm for item in self._sessions.values())
 
     # -- Flower's Grid ---------------------------------------------------------------------------
 
@@ -295,6 +301,7 @@ class GrpcGrid(FrameGrid):
         parcels = ParcelReader(limit=self._max_frame_bytes)
         try:
             while (chunk := await context.read()) is not grpc.aio.EOF:
+                self.received_bytes += len(chunk)
                 if (parcel := parcels.take(chunk)) is not None:
                     self._take_reply(session, *parcel)
                 del chunk, parcel  # or they would stay until the next ones

@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
@@ -21,6 +22,11 @@ from greylag_server.coordinator import Coordinator
 from greylag_server.enrolment import Enrolment
 from greylag_server.enrolment_http import EnrolmentServer
 from greylag_server.grid_grpc import GrpcGrid
+from greylag_server.known_grid import KnownGrid, check_ahead
+from greylag_server.operator_ports import OperatorPorts
+from greylag_server.serving_lock import lock_directory
+from greylag_server.settings import ServerSettings
+from greylag_server.steering import cancel_reason
 from greylag_server.store import RunRecord, Store
 
 logger = logging.getLogger(__name__)
@@ -127,56 +133,95 @@ def log_endorsement(store: Store, envelope: bytes, membership: bytes) -> None:
             store.append([envelope])
 
 
+def bind_address(host: str, bind: str) -> str:
+    """Where the firms' ports listen: as the settings say, or as fits the name they dial."""
+    if bind:
+        return bind
+    return "127.0.0.1" if host in ("127.0.0.1", "localhost") else "0.0.0.0"  # noqa: S104 - firms dial in
+
+
 class Service:
     """The lead's server. ``start`` binds the ports; ``run_forever`` works until ``stop`` is set.
 
+    Args:
+        settings: how to serve; without them neither page nor metrics are served.
+
     Raises:
-        ConfigError: a port is in use.
+        ConfigError: a port is in use, another process serves this directory, or firms have seen
+            more of the log than there is.
     """
 
-    def __init__(self, root: Path, *, patience: Patience) -> None:
+    def __init__(
+        self, root: Path, *, patience: Patience, settings: ServerSettings | None = None
+    ) -> None:
         self._consortium = Consortium.open(root)
-        self._store = open_store(self._consortium)
         self._patience = patience
-        settings = self._consortium.settings
-        bind = "127.0.0.1" if settings.host in ("127.0.0.1", "localhost") else "0.0.0.0"  # noqa: S104 - firms dial in
-        self._enrolment = Enrolment(
-            self._consortium,
-            on_epoch=lambda signed: log_epoch(self._store, signed),
-            on_leave=lambda envelope: log_departure(self._store, envelope),
-            on_endorse=lambda envelope, digest: log_endorsement(self._store, envelope, digest),
-        )
-        self._grid = GrpcGrid(
-            f"{bind}:{settings.port}",
+        with ExitStack() as held:
+            held.callback(lock_directory(root).close)
+            self._store = open_store(self._consortium)
+            held.callback(self._store.close)
+            self._enrolment = Enrolment(
+                self._consortium,
+                on_epoch=lambda signed: log_epoch(self._store, signed),
+                on_leave=lambda envelope: log_departure(self._store, envelope),
+                on_endorse=lambda envelope, digest: log_endorsement(self._store, envelope, digest),
+            )
+            check_ahead(self._store, self._names())
+            self._grid = self._open_grid("" if settings is None else settings.bind)
+            held.callback(self._grid.stop)
+            self._known = KnownGrid(self._grid, self._store, self._names)
+            self._enrolment_server = EnrolmentServer(self._consortium, self._enrolment)
+            self._operator: OperatorPorts | None = None
+            if settings is not None:
+                self._operator = OperatorPorts(
+                    self._consortium, self._store, self._enrolment, self._grid, settings
+                )
+                held.callback(self._operator.stop)
+            self._held = held.pop_all()
+        self._shown: tuple[int, frozenset[int]] | None = None  # the log's size, and who saw it
+
+    def _open_grid(self, bind: str) -> GrpcGrid:
+        known = self._consortium.settings
+        return GrpcGrid(
+            f"{bind_address(known.host, bind)}:{known.port}",
             ca=self._consortium.ca_pem,
             key=self._consortium.server_key_pem,
             certificate=self._consortium.server_cert_pem,
             max_frame_bytes=MAX_FRAME_BYTES,
             refusals=self._enrolment.certificates.refusals,
         )
-        self._enrolment_server = EnrolmentServer(self._consortium, self._enrolment)
-        self._shown: tuple[int, frozenset[int]] | None = None  # the log's size, and who saw it
+
+    def _names(self) -> list[str]:
+        return [item.name for item in self._enrolment.members()]
 
     @property
     def consortium(self) -> Consortium:
         """The consortium that is served."""
         return self._consortium
 
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Where the operator finds the page and the metrics."""
+        return {} if self._operator is None else self._operator.addresses
+
     def start(self) -> None:
         """Open the enrolment port; the firms' port is open already."""
         try:
             self._enrolment_server.start()
         except ConfigError:
-            self._grid.stop()
+            self.close()
             raise
-        self._enrolment.deliver_epochs()
+        if self._operator is not None:
+            self._operator.start()
 
     def run_forever(self, stop: threading.Event, watch: Callable[[Coordinator], None]) -> None:
         """Take up queued and half-done runs, one after the other."""
         try:
+            self._wait_for_witnesses(stop)
+            self._enrolment.deliver_epochs()
             while not stop.is_set():
                 record = self._store.next_run()
-                if record is not None:
+                if record is not None and self._is_ready(record):
                     self._run_one(record, stop, watch)
                     continue
                 self._say_goodbye()
@@ -184,8 +229,28 @@ class Service:
                 stop.wait(POLL_S)
         finally:
             self._enrolment_server.stop()
-            self._grid.stop()
-            self._store.close()
+            self.close()
+
+    def close(self) -> None:
+        """Give back all that the constructor took."""
+        self._held.close()
+
+    def _wait_for_witnesses(self, stop: threading.Event) -> None:
+        """Before anything is added to the log, those who saw it last may say how much they saw."""
+        cosigned = self._store.cosigned()
+        if cosigned:
+            last = set(cosigned[0][1]) & set(self._names())
+            self._known.wait_for(last, wait_s=self._patience.known_s, stop=stop)
+
+    def _is_ready(self, record: RunRecord) -> bool:
+        """Whether a run may be taken up; one that waits in the queue can be paused or cancelled."""
+        last = self._store.last_wish(record.run)
+        if record.status != "queued" or last is None or last.wish == "resume":
+            return True
+        if last.wish == "cancel":
+            with self._store.transaction():
+                self._store.set_status(record.run, "failed", cancel_reason(last))
+        return False
 
     def _run_one(
         self, record: RunRecord, stop: threading.Event, watch: Callable[[Coordinator], None]
@@ -197,18 +262,19 @@ class Service:
         else:
             log_restart(self._store, self._consortium, record)
         coordinator = make_coordinator(self._store, self._consortium, record)
-        app = make_server_app(coordinator, self._patience, watch, stop)
-        app(self._grid, Context(1, 1, {}, RecordDict(), {}))
+        meter = None if self._operator is None else self._operator.metrics
+        app = make_server_app(coordinator, self._patience, watch, stop, meter)
+        app(self._known, Context(1, 1, {}, RecordDict(), {}))
 
     def _show_log(self) -> None:
         """What came last into the log (goodbyes, releases) is cosigned too, by all who are here."""
-        now = self._store.checkpoint().size, frozenset(self._grid.get_node_ids())
+        now = self._store.checkpoint().size, frozenset(self._known.get_node_ids())
         runs = self._store.runs()
         if not runs or now == self._shown:
             return
         self._shown = now
         collect_cosignatures(
-            self._grid,
+            self._known,
             self._store,
             self._consortium.signer,
             run=runs[-1].run,
@@ -233,4 +299,4 @@ class Service:
             asked = {(item.name, item.identity) for item in members if item.name in waiting}
             if asked & present:
                 coordinator = make_coordinator(self._store, self._consortium, record)
-                say_goodbye(self._grid, coordinator, self._patience)
+                say_goodbye(self._known, coordinator, self._patience)

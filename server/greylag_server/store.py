@@ -11,11 +11,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 from greylag_protocols.checkpoint import Checkpoint
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.log import ChainTip
@@ -23,71 +21,22 @@ from greylag_protocols.membership import SignedMembership
 from greylag_protocols.merkle import Frontier, hash_leaf
 from greylag_protocols.optimiser import ModelState
 
+from greylag_server.store_schema import SCHEMA, pack_state, unpack_state
+
 RunStatus = Literal["queued", "offering", "training", "closing", "done", "failed"]
 COSIGNED_KEPT = 8
 OPEN_STATUSES = ("queued", "offering", "training", "closing")
+Wish = Literal["pause", "resume", "cancel"]
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (
-    position INTEGER PRIMARY KEY CHECK (position >= 0),
-    envelope BLOB NOT NULL
-) STRICT;
-CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE UPDATE ON entries
-    BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS entries_remain BEFORE DELETE ON entries
-    BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
-CREATE TABLE IF NOT EXISTS frontier (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    size INTEGER NOT NULL,
-    peaks BLOB NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS cosignatures (
-    size INTEGER NOT NULL,
-    firm TEXT NOT NULL,
-    root BLOB NOT NULL,
-    cosignature BLOB NOT NULL,
-    PRIMARY KEY (size, firm)
-) STRICT;
-CREATE TABLE IF NOT EXISTS artefacts (
-    digest BLOB PRIMARY KEY,
-    content BLOB NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS tips (
-    firm TEXT PRIMARY KEY,
-    seq INTEGER NOT NULL,
-    head BLOB NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS revocations (
-    envelope BLOB PRIMARY KEY
-) STRICT;
-CREATE TABLE IF NOT EXISTS endorsements (
-    envelope BLOB PRIMARY KEY,
-    membership BLOB NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS runs (
-    run TEXT PRIMARY KEY,
-    terms BLOB NOT NULL,
-    firms INTEGER NOT NULL,
-    status TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '',
-    membership BLOB,
-    membership_statement BLOB,
-    rounds_done INTEGER NOT NULL DEFAULT 0,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    roster TEXT NOT NULL DEFAULT '[]',
-    retrying INTEGER NOT NULL DEFAULT 0,
-    state BLOB,
-    frame BLOB
-) STRICT;
-CREATE TABLE IF NOT EXISTS participants (
-    run TEXT NOT NULL,
-    firm TEXT NOT NULL,
-    acceptance BLOB NOT NULL,
-    voids INTEGER NOT NULL DEFAULT 0,
-    closed INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (run, firm)
-) STRICT;
-"""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wished:
+    """What an operator last asked of a run."""
+
+    wish: Wish
+    because: str
+    who: str
+    at_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +85,16 @@ class Store:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+    def check_file(self) -> None:
+        """Look for damage.
+
+        Raises:
+            ConfigError: there is some.
+        """
+        (said,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise ConfigError(f"the lead's database is damaged ({said}); restore it from a backup")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -290,6 +249,42 @@ class Store:
         )
         return tuple(row[0] for row in rows)
 
+    # -- what operators ask for ----------------------------------------------------------------
+
+    def add_wish(self, run: str, wished: Wished) -> None:
+        """An operator's word about a run; the process that serves obeys it, also a later one."""
+        self._db.execute(
+            "INSERT INTO wishes (run, wish, because, who, at_s) VALUES (?, ?, ?, ?, ?)",
+            (run, wished.wish, wished.because, wished.who, wished.at_s),
+        )
+
+    def last_wish(self, run: str) -> Wished | None:
+        """The last one; after ``cancel`` none is taken any more."""
+        row = self._db.execute(
+            "SELECT wish, because, who, at_s FROM wishes WHERE run = ? ORDER BY number DESC",
+            (run,),
+        ).fetchone()
+        if row is None:
+            return None
+        return Wished(wish=row[0], because=row[1], who=row[2], at_s=row[3])
+
+    def keep_pace(self, run: str, pace: str) -> None:
+        """How fast a run goes, as JSON; overwritten."""
+        self._db.execute("INSERT OR REPLACE INTO paces VALUES (?, ?)", (run, pace))
+
+    def pace(self, run: str) -> str | None:
+        """The last ``keep_pace``."""
+        row = self._db.execute("SELECT pace FROM paces WHERE run = ?", (run,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def keep_ahead(self, firm: str, size: int) -> None:
+        """A firm says that it has seen ``size`` entries of this log, which holds fewer."""
+        self._db.execute("INSERT OR REPLACE INTO ahead VALUES (?, ?)", (firm, size))
+
+    def ahead(self) -> dict[str, int]:
+        """All firms that said so, with what they have seen."""
+        return dict(self._db.execute("SELECT firm, size FROM ahead ORDER BY firm").fetchall())
+
     # -- runs ----------------------------------------------------------------------------------
 
     def queue_run(self, run: str, terms: bytes, *, firms: int) -> None:
@@ -333,7 +328,7 @@ class Store:
         """The model and optimiser after a round (or before the first)."""
         self._db.execute(
             "UPDATE runs SET rounds_done = ?, state = ? WHERE run = ?",
-            (state.rounds_done, _pack_state(state), run),
+            (state.rounds_done, pack_state(state), run),
         )
 
     def next_run(self) -> RunRecord | None:
@@ -341,6 +336,12 @@ class Store:
         marks = ", ".join("?" for _ in OPEN_STATUSES)
         clause = f"WHERE status IN ({marks}) ORDER BY rowid LIMIT 1"
         return next(self._runs(clause, OPEN_STATUSES), None)
+
+    def open_runs(self) -> list[str]:
+        """The runs that are not over, in the order in which they are taken up."""
+        marks = ", ".join("?" for _ in OPEN_STATUSES)
+        query = f"SELECT run FROM runs WHERE status IN ({marks}) ORDER BY rowid"
+        return [str(row[0]) for row in self._db.execute(query, OPEN_STATUSES)]
 
     def run(self, run: str) -> RunRecord:
         """A run by its id, or by its plan's name if that names one run only.
@@ -380,28 +381,6 @@ class Store:
                 attempts=row[8],
                 roster=tuple(json.loads(row[9])),
                 retrying=bool(row[10]),
-                state=None if row[11] is None else _unpack_state(row[11]),
+                state=None if row[11] is None else unpack_state(row[11]),
                 frame=row[12],
             )
-
-
-STATE_VECTORS = ("weights", "first", "second", "average")
-STATE_NUMBERS = ("rounds_done", "bias_first", "bias_second")
-
-
-def _pack_state(state: ModelState) -> bytes:
-    buffer = BytesIO()
-    fields = (*STATE_VECTORS, *STATE_NUMBERS)
-    arrays: dict[str, Any] = {name: np.asarray(getattr(state, name)) for name in fields}
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _unpack_state(content: bytes) -> ModelState:
-    with np.load(BytesIO(content), allow_pickle=False) as arrays:
-        return ModelState(
-            rounds_done=int(arrays["rounds_done"]),
-            bias_first=float(arrays["bias_first"]),
-            bias_second=float(arrays["bias_second"]),
-            **{name: arrays[name] for name in STATE_VECTORS},
-        )

@@ -49,8 +49,7 @@ def asked(lead: Lead, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     try:
         service._say_goodbye()
     finally:
-        service._grid.stop()
-        service._store.close()
+        service.close()
     return greeted
 
 
