@@ -49,7 +49,9 @@ def _at_epsilon(
     means = mean_metrics(by_seed)
     facts: dict[str, Any] = {
         "epsilon": epsilon,
-        "firms": [len(next(iter(split.values())).per_firm) for split in by_seed],
+        "firms": [
+            max((len(item.per_firm) for item in split.values()), default=0) for split in by_seed
+        ],
         "models": means,
         "by_split": {
             model: [split[model].headline.value for split in by_seed] for model in by_seed[0]
