@@ -27,10 +27,13 @@ PLAN = PLAN.replace("min_firms = 5", "min_firms = 4").replace("rounds = 200", "r
 class World:
     """A consortium whose firms have joined; processes are started by the test."""
 
-    def __init__(self, root: Path, stack: ExitStack) -> None:
+    def __init__(
+        self, root: Path, stack: ExitStack, *, firms: int = FIRMS, round_wait_s: float = 30
+    ) -> None:
         self.root, self.stack, self.lead = root, stack, root / "lead"
+        self._round_wait_s = round_wait_s
         self.recovery_keys: dict[str, str] = {}
-        self.tables = write_firms(root / "tables", FIRMS)
+        self.tables = write_firms(root / "tables", firms)
         self.plan = root / "plan.toml"
         self.plan.write_text(PLAN)
         self.port, self.enrol_port = free_ports(2)
@@ -45,7 +48,7 @@ class World:
         self.digest = self.status()["membership"]
 
     def start_server(self) -> "subprocess.Popen[bytes]":
-        serve = ["serve", "--dir", str(self.lead), "--round-wait-s", "30"]
+        serve = ["serve", "--dir", str(self.lead), "--round-wait-s", str(self._round_wait_s)]
         log_file = self.root / "server.log"
         server = self.stack.enter_context(background("greylag-server", serve, log_file))
         wait_for_port(self.enrol_port, log_file)
@@ -125,17 +128,20 @@ class World:
         latest = max((parse_json(item) for item in documents if item), key=lambda m: m["epoch"])
         keys = {item["name"]: bytes.fromhex(item["identity"]) for item in latest["members"]}
         tips = dict.fromkeys(keys, ChainTip())
-        attempts: dict[str, list[int]] = {name: [] for name in keys}
+        attempts: dict[str, dict[str, list[int]]] = {name: {} for name in keys}
         for entry in entries:
             statement = parse_statement(entry)
             if statement.kind in log.CHAINED_KINDS:
                 firm = statement.predicate["firm"]
                 tips[firm] = tips[firm].follow(entry, firm=firm, identity_key=keys[firm])
                 if statement.kind == log.RECEIPT_KIND:
-                    attempts[firm].append(statement.predicate["attempt"])
+                    of_run = attempts[firm].setdefault(statement.predicate["run"], [])
+                    of_run.append(statement.predicate["attempt"])
         for name in keys:
             ledger = self.ledger(name)
             assert ledger.tip() == tips[name], f"{name}: ledger and log differ"
-            assert attempts[name] == sorted(set(attempts[name])), f"{name}: an attempt twice"
-            (account,) = ledger.accounts()
-            assert account.charged == len(attempts[name])
+            for account in ledger.accounts():
+                own = attempts[name].pop(account.run, [])
+                assert own == sorted(set(own)), f"{name}, {account.run}: an attempt twice"
+                assert account.charged == len(own)
+            assert not attempts[name], f"{name}: receipts of a run that it has no account of"

@@ -14,8 +14,11 @@ from greylag_client.personal.command import personalise
 from greylag_client.plugins import plugins
 from greylag_client.quality.commands import check, schema
 from greylag_client.rehearsal.command import try_plan
+from greylag_client.statement import statement
+from greylag_client.suggest.command import suggest
 from greylag_client.terminal import errors, run_app
 from greylag_client.trust import export_trust
+from greylag_client.verify_release.command import check_before_use, verify_release
 
 app = typer.Typer(
     help="The firm's side: join, keep the veto and the budget, train, predict. "
@@ -76,6 +79,9 @@ app.command("try")(try_plan)
 app.command("map")(map_table)
 app.command()(plugins)
 app.command()(personalise)
+app.command()(suggest)
+app.command()(verify_release)
+app.command()(statement)
 
 
 @app.command()
@@ -83,12 +89,16 @@ def predict(
     release: Annotated[Path, typer.Argument(help="a release's directory")],
     table: Annotated[Path, typer.Argument(help="a CSV with the feature columns")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV to write")] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", "-d", help="the firm's directory: verify with its keys")
+    ] = None,
 ) -> None:
     """Predict for the rows of a CSV with a released model. Rows outside the public ranges are
     flagged in `out_of_range`."""
     from greylag_client.personal.artefact import NOTE
     from greylag_client.prediction import Predictor, predict_csv
 
+    check_before_use(release, directory)
     predictor = Predictor.load(release)
     if not predictor.private:
         errors.print(f"note: this is {NOTE}.", highlight=False)
