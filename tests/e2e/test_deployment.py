@@ -87,8 +87,10 @@ def test_a_pod_may_do_no_more_than_it_must(overlay: str, tmp_path: Path) -> None
 
 def test_who_may_speak_to_whom(tmp_path: Path) -> None:
     lead = _render("lead", tmp_path)["NetworkPolicy"]["spec"]
-    (entrance,) = lead["ingress"]
-    assert [item["port"] for item in entrance["ports"]] == [7800, 7801]
+    firms, operator = lead["ingress"]
+    assert [item["port"] for item in firms["ports"]] == [7800, 7801]
+    assert [item["port"] for item in operator["ports"]] == [7802, 7803]
+    assert operator["from"] == [{"podSelector": {"matchLabels": {"greylag": "operator"}}}]
     assert lead["egress"] == []
     firm = _render("firm", tmp_path)["NetworkPolicy"]["spec"]
     assert firm["ingress"] == []
