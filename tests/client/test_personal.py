@@ -88,6 +88,7 @@ def test_what_is_special_about_a_firm_is_learned(kind: str, most: float) -> None
     assert own < 0.5 * shared
 
 
+@pytest.mark.slow
 def test_where_nothing_is_special_the_shared_model_is_hardly_spoiled() -> None:
     terms, ratios = make_terms(), []
     for seed in range(2):

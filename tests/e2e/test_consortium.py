@@ -61,8 +61,13 @@ def test_wrong_input_is_told_and_nothing_is_lost(world: World) -> None:
 
     server = [program("greylag-server")]
     client = [program("greylag-client")]
-    # a port in use
+    # a directory that is served already, and a port in use
     code, said = fails([*server, "serve", "--dir", str(world.lead)])
+    assert code == 2
+    assert "another process serves" in said
+    other, ports = str(world.root / "other"), ["--port", str(world.port), "--enrol-port", "0"]
+    call_json("greylag-server", ["init", other, "--name", "other", *ports, "--format", "json"])
+    code, said = fails([*server, "serve", "--dir", other])
     assert code == 2
     assert str(world.port) in said
     # fewer firms than the plan wants

@@ -89,6 +89,7 @@ def test_a_messy_file_reaches_a_passing_check(
     assert json.loads(checked.stdout)["fits"] is True
 
 
+@pytest.mark.slow
 def test_a_second_file_needs_no_answer(tmp_path: Path) -> None:
     messy = messy_tables.typed_by_hand(tmp_path)
     facts, _ = run_map(messy)

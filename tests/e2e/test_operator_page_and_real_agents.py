@@ -39,6 +39,7 @@ def page_address(log_file: Path) -> str:
     raise AssertionError(log_file.read_text())
 
 
+@pytest.mark.slow
 def test_a_click_holds_a_real_run(world: World, window: Page) -> None:
     command = [str(Path(sys.executable).with_name("greylag-server")), "user", "add", "olga"]
     command += ["--role", "operator", "--dir", str(world.lead)]

@@ -192,6 +192,7 @@ def until(holds: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_click_stops_a_real_agent(chromium: Browser, world: World) -> None:
     name, *others = world.tables
     world.set_pace(rounds=100)

@@ -52,6 +52,7 @@ def test_every_broken_build_is_flagged_and_this_one_is_not(unit: str, tmp_path: 
     assert found["false_alarm"] < 1e-4
 
 
+@pytest.mark.slow
 def test_text_says_what_was_tested_found_and_cannot_be_seen(tmp_path: Path) -> None:
     ended = run(str(plan_of("record", tmp_path)))  # fresh entropy
     assert ended.returncode == 0, ended.stdout
@@ -61,6 +62,7 @@ def test_text_says_what_was_tested_found_and_cannot_be_seen(tmp_path: Path) -> N
     assert "NOT FLAGGED" not in ended.stdout
 
 
+@pytest.mark.slow
 def test_wrong_input_ends_with_two_and_says_why(tmp_path: Path) -> None:
     absent = run(str(tmp_path / "none.toml"))
     assert (absent.returncode, absent.stdout) == (2, "")

@@ -31,6 +31,7 @@ def names(facts: dict[str, Any]) -> dict[str, bool]:
     return {item["name"]: item["ok"] for item in facts["checks"]}
 
 
+@pytest.mark.slow
 def test_a_model_passes_the_gate_and_is_withdrawn(world: World) -> None:
     root, lead, firm = world.root, world.lead, world.firm("supplier-02")
 

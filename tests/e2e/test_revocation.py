@@ -43,6 +43,7 @@ def test_a_revoked_identity_is_out_everywhere(world: World) -> None:
     assert call_json("greylag-client", members)["revoked"] == [thief]
 
 
+@pytest.mark.slow
 def test_a_firm_leaves_a_run_that_nobody_closes(world: World) -> None:
     world.set_pace(reply_offset_s=0.15)  # else the run is over before the command has started
     world.start_agent(*world.tables)

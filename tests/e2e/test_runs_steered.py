@@ -93,6 +93,7 @@ def test_a_run_is_steered_and_what_was_asked_survives_a_kill(
     world.check_books()
 
 
+@pytest.mark.slow
 def test_queued_runs_go_one_after_the_other(world: World) -> None:
     world.set_pace(rounds=5)
     first, second, third = (world.start_training() for _ in range(3))

@@ -238,6 +238,7 @@ def agents_here(stock: Stock, names: Sequence[str]) -> Iterator[dict[str, Record
             thread.join()
 
 
+@pytest.mark.slow
 def test_three_rounds_on_stock_flower_add_up_and_an_unwilling_agent_refuses(stock: Stock) -> None:
     *willing, unwilling = stock.names
     unwilling_log = stock.root / f"{unwilling}.log"
