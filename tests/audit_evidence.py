@@ -14,7 +14,6 @@ from consortium_in_memory import NAME, NOW_S, Consortium, make_terms, run_on
 from flwr.app import Error, Message
 from greylag_audit.bundle_files import open_bundle
 from greylag_audit.ledger_export import LedgerExport
-from greylag_audit.trust import Trust, parse_trust
 from greylag_audit.verify import Verdict, verify
 from greylag_protocols import log
 from greylag_protocols.endorsement import sign_endorsement
@@ -22,6 +21,7 @@ from greylag_protocols.notes import cosign
 from greylag_protocols.optimiser import model_digest
 from greylag_protocols.signing import Ed25519Signer, Statement, parse_statement
 from greylag_protocols.terms import terms_digest
+from greylag_protocols.trust import Trust, parse_trust
 from greylag_server.bundle import write_bundle
 from greylag_server.service import log_endorsement, log_epoch
 from greylag_server.store import RunRecord, Store

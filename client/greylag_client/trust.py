@@ -6,12 +6,14 @@ the lead only sent are left out.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.signing import fingerprint
+from greylag_protocols.trust import Trust, trust_in
 
 from greylag_client.firm import FirmDirectory
 from greylag_client.firm_files import write_private
@@ -31,8 +33,8 @@ def export_trust(
     """Write the keys that an auditor needs: the lead's, and those of the firms on the lists that
     were approved here. No secret is in it. 为审计方导出本企业已认可的公钥。"""
     firm = FirmDirectory.open(directory)
-    trust = trust_facts(firm)
-    write_private(out, json.dumps(trust, indent=1, sort_keys=True).encode() + b"\n")
+    trust = trusted_keys(firm)
+    write_private(out, json.dumps(asdict(trust), indent=1, sort_keys=True).encode() + b"\n")
     entries = 0
     if ledger is not None:
         lines = ledger_lines(firm)
@@ -40,52 +42,41 @@ def export_trust(
         write_private(ledger, b"".join(line + b"\n" for line in lines))
     facts = {
         "trust": str(out),
-        "firms": sorted(trust["firms"]),
-        "lead_key": fingerprint(bytes.fromhex(trust["lead"])),
+        "firms": sorted(trust.firms),
+        "lead_key": fingerprint(bytes.fromhex(trust.lead)),
         "ledger": None if ledger is None else str(ledger),
         "entries": entries,
     }
     more = "" if ledger is None else f" --ledger {ledger}"
     say(
         facts,
-        f"{out}: the keys of the lead and of {len(trust['firms'])} firms, as they were approved\n"
+        f"{out}: the keys of the lead and of {len(trust.firms)} firms, as they were approved\n"
         "here. Hand it to the auditor yourself, not by way of the lead:\n"
         f"  greylag-audit verify BUNDLE --trust {out}{more}",
         output,
     )
 
 
-def trust_facts(firm: FirmDirectory) -> dict[str, Any]:
-    """The trust file's content.
+def trusted_keys(firm: FirmDirectory) -> Trust:
+    """Trust in all whom the people of this firm approved.
 
     Raises:
         ConfigError: nobody here has approved a member list yet.
     """
-    approved = sorted(firm.memberships.approved().values(), key=lambda item: item.epoch)
+    approved = firm.memberships.approved().values()
     if not approved:
         raise ConfigError(
             "no member list was approved here, so this firm vouches for nobody's key; look at it "
             "with `greylag-client members DIR`, compare it with the firms, and approve it"
         )
-    firms: dict[str, dict[str, Any]] = {}
-    for membership in approved:
-        for member in membership.members:
-            known = firms.get(member.name)
-            earlier = [] if known is None else [*known["earlier"], known["identity"]]
-            firms[member.name] = {
-                "identity": member.identity,
-                "operator": member.operator,
-                "earlier": sorted({*earlier} - {member.identity}),
-            }
     keys = read_policy(firm.policy_path).approving_keys
-    return {
-        "version": "trust/v1",
-        "consortium": firm.settings.consortium,
-        "lead": firm.settings.lead_key,
-        "firms": firms,
+    return trust_in(
+        approved,
+        consortium=firm.settings.consortium,
+        lead=firm.settings.lead_key,
         # The policy knows bodies by their keys alone.
-        "bodies": {fingerprint(bytes.fromhex(key))[:16]: key for key in keys},
-    }
+        bodies={fingerprint(bytes.fromhex(key))[:16]: key for key in keys},
+    )
 
 
 def ledger_lines(firm: FirmDirectory) -> list[bytes]:

@@ -15,10 +15,10 @@ from greylag_protocols.membership import (
 )
 from greylag_protocols.renewal import verify_leave
 from greylag_protocols.signing import fingerprint
+from greylag_protocols.trust import Trust
 
 from greylag_audit.entries import Entry
 from greylag_audit.findings import Findings
-from greylag_audit.trust import Trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from greylag_protocols.optimiser import model_digest
 from greylag_protocols.renewal import LEAVE_KIND
 from greylag_protocols.signing import fingerprint
 from greylag_protocols.terms import Terms, terms_digest
+from greylag_protocols.trust import Trust
 from greylag_protocols.usage import USAGE_KIND
 
 from greylag_audit.bundle_files import Bundle
@@ -30,7 +31,6 @@ from greylag_audit.runs import RunBook
 from greylag_audit.shapes import LEAD_KINDS, SHAPES, check_shape
 from greylag_audit.texts import CHECKS
 from greylag_audit.tree import LogTree
-from greylag_audit.trust import Trust
 from greylag_audit.witnesses import Witnesses
 
 Progress = Callable[[int, int], None]

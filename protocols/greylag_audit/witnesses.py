@@ -10,10 +10,10 @@ from greylag_protocols.notes import (
     verify_cosignature,
     verify_log_signature,
 )
+from greylag_protocols.trust import Trust
 
 from greylag_audit.findings import Findings
 from greylag_audit.members import Members
-from greylag_audit.trust import Trust
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from enrolling_lead import Lead, serving
 from greylag_audit.ledger_export import parse_export
-from greylag_audit.trust import parse_trust, read_trust
+from greylag_audit.trust import read_trust
 from greylag_client.cli import app
 from greylag_client.firm import FirmDirectory
 from greylag_client.ledger import Ledger
-from greylag_client.trust import export_trust, trust_facts
+from greylag_client.trust import export_trust, trusted_keys
 from greylag_protocols import log
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.membership import SignedMembership
@@ -60,11 +60,11 @@ def test_the_keys_that_were_approved_are_exported(lead: Lead, tmp_path: Path) ->
 def test_lists_that_nobody_approved_are_left_out(lead: Lead, tmp_path: Path) -> None:
     firm = lead.join("north", tmp_path / "north").firm
     with pytest.raises(ConfigError, match="no member list was approved here"):
-        trust_facts(firm)
+        trusted_keys(firm)
     approve_latest(firm)
     lead.join("south", tmp_path / "south")
     firm.memberships.store_seen(lead.enrolment.current_membership(lead.now_s), now_s=lead.now_s)
-    assert list(trust_facts(firm)["firms"]) == ["north"]
+    assert list(trusted_keys(firm).firms) == ["north"]
 
 
 def test_a_key_that_was_replaced_is_kept_as_an_earlier_one(lead: Lead, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_key_that_was_replaced_is_kept_as_an_earlier_one(lead: Lead, tmp_path:
     signed = SignedMembership.sign(other, lead.consortium.signer)
     firm.memberships.store_seen(signed, now_s=lead.now_s)
     approve_latest(firm)
-    trust = parse_trust(json.dumps(trust_facts(firm)).encode())
+    trust = trusted_keys(firm)
     assert trust.firms["north"].identity == "cd" * 32
     assert trust.firms["north"].earlier == (first.identity,)
 

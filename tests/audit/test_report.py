@@ -24,11 +24,11 @@ from greylag_audit.report.pdf import to_pdf
 from greylag_audit.report.plots import number, ticks
 from greylag_audit.report.texts import LANGUAGES, Texts
 from greylag_audit.texts import ENGLISH
-from greylag_audit.trust import Trust
 from greylag_audit.verify import Verdict, verify
 from greylag_protocols import log
 from greylag_protocols.accounting import advantage_of, epsilon_of_copies, poisson_gaussian
 from greylag_protocols.errors import ConfigError
+from greylag_protocols.trust import Trust
 
 ENEMY = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{0}</style>"
 

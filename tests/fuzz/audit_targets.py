@@ -21,7 +21,6 @@ from greylag_audit.ledger_export import parse_export
 from greylag_audit.replay import replay
 from greylag_audit.shapes import SHAPES, check_shape
 from greylag_audit.show import describe, to_json
-from greylag_audit.trust import parse_trust
 from greylag_audit.verify import verify
 from greylag_protocols import log
 from greylag_protocols.checkpoint import Checkpoint
@@ -34,6 +33,7 @@ from greylag_protocols.renewal import Leave
 from greylag_protocols.signing import Ed25519Signer
 from greylag_protocols.terms import terms_digest
 from greylag_protocols.tiles import encode_entries, entries_path, hash_tiles
+from greylag_protocols.trust import parse_trust
 
 RUN = "record-1"
 

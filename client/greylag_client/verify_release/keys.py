@@ -4,44 +4,18 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
 
-from greylag_protocols.encoding import parse_as, parse_json
-from greylag_protocols.errors import ConfigError, VerificationError
-from greylag_protocols.membership import Hex32, Name
-from greylag_protocols.terms import STRICT, Text, terms_digest
-from pydantic import Field
+from greylag_protocols.errors import ConfigError
+from greylag_protocols.terms import terms_digest
+from greylag_protocols.trust import MAX_TRUST_BYTES, Trust, parse_trust
 
 from greylag_client.firm import FirmDirectory
 from greylag_client.firm_files import write_private
 from greylag_client.ledger import copied_ledger
-from greylag_client.trust import trust_facts
+from greylag_client.trust import trusted_keys
 
-MAX_TRUST_BYTES = 8 << 20
 MAX_STATEMENT_BYTES = 1 << 17
 WITHDRAWALS = "withdrawals"  # below the firm's directory: those that this firm was shown
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustedFirm:
-    """A firm's key, its operator, and the keys that it had before."""
-
-    __pydantic_config__ = STRICT
-    identity: Hex32
-    operator: Name
-    earlier: Annotated[tuple[Hex32, ...], Field(max_length=64)] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustFile:
-    """What ``export-trust`` writes."""
-
-    __pydantic_config__ = STRICT
-    version: Literal["trust/v1"]
-    consortium: Text
-    lead: Hex32
-    firms: dict[Name, TrustedFirm]
-    bodies: dict[str, Hex32] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +27,7 @@ class Keys:
         withdrawals: the lead's statements, as they were handed in.
     """
 
-    trust: TrustFile
+    trust: Trust
     lead_operator: str | None = None
     accepted: dict[str, bytes] = field(default_factory=dict)
     withdrawals: tuple[bytes, ...] = ()
@@ -94,7 +68,7 @@ def keys_of_firm(root: Path, withdrawals: Collection[bytes] = ()) -> Keys:
         for path in sorted((root / WITHDRAWALS).glob("*.json"))
     ]
     return Keys(
-        trust=parse_as(TrustFile, trust_facts(firm), what="approved members"),
+        trust=trusted_keys(firm),
         lead_operator=approved.lead,
         accepted=accepted,
         withdrawals=(*known, *withdrawals),
@@ -107,11 +81,7 @@ def keys_of_file(path: Path, withdrawals: Collection[bytes] = ()) -> Keys:
     Raises:
         ConfigError: it cannot be read, or is none.
     """
-    try:
-        value = parse_json(read_limited(path, MAX_TRUST_BYTES), max_bytes=MAX_TRUST_BYTES)
-    except VerificationError as error:
-        raise ConfigError(f"{path} is not acceptable: {error}") from None
-    trust = parse_as(TrustFile, value, what="trust file")
+    trust = parse_trust(read_limited(path, MAX_TRUST_BYTES))
     return Keys(trust=trust, withdrawals=tuple(withdrawals))
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from greylag_protocols.errors import ConfigError
+from greylag_protocols.trust import Trust
 
 from greylag_audit.bundle_files import Bundle
 from greylag_audit.report.blocks import Report
 from greylag_audit.report.contents import to_json, write_report
 from greylag_audit.report.facts import ReportFacts, gather
-from greylag_audit.trust import Trust
 from greylag_audit.verify import Progress, verify
 
 KINDS = ("html", "json", "pdf")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.terms import Terms
+from greylag_protocols.trust import Trust
 
 from greylag_audit.budgets import FirmBudget, budgets
 from greylag_audit.bundle_files import Bundle
@@ -14,7 +15,6 @@ from greylag_audit.replay import replay_run
 from greylag_audit.report.odds import Odds, cumulative_epsilon, odds_of
 from greylag_audit.runs import RunBook
 from greylag_audit.tree import LogTree
-from greylag_audit.trust import Trust
 from greylag_audit.verify import Progress, Verdict
 from greylag_audit.witnesses import Witnesses
 

@@ -19,6 +19,7 @@ from greylag_protocols.encoding import parse_as, parse_json
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.membership import MAX_DOCUMENT_BYTES, Membership
 from greylag_protocols.signing import Signer
+from greylag_protocols.trust import Trust, trust_in
 
 from greylag_server.bundle import write_bundle
 from greylag_server.store import RunRecord, Store
@@ -88,7 +89,7 @@ def check_log(
 ) -> None:
     """The auditor's verdict on the log, on what firms were charged, and on a replay."""
     with _bundle_of(store, record, signer) as (bundle, trust):
-        trust.write_text(json.dumps(_trust(bundle, consortium, signer)))
+        trust.write_text(json.dumps(asdict(_trust(bundle, consortium, signer))))
         status, verdict = _audit("verify", str(bundle), "--trust", str(trust))
         broken = [item for item in verdict["findings"] if item["state"] == "broken"]
         caps = [item for item in broken if item["check"] in CAPS]
@@ -114,29 +115,13 @@ def _bundle_of(store: Store, record: RunRecord, signer: Signer) -> Iterator[tupl
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _trust(bundle: Path, consortium: str, signer: Signer) -> dict[str, Any]:
+def _trust(bundle: Path, consortium: str, signer: Signer) -> Trust:
     """Keys by the lead's own records: the member lists that it keeps beside the log."""
     lists = []
     for path in (bundle / "membership").glob("*.json"):
         value = parse_json(path.read_bytes(), max_bytes=MAX_DOCUMENT_BYTES)
         lists.append(parse_as(Membership, value, what="stored membership"))
-    firms: dict[str, dict[str, Any]] = {}
-    for membership in sorted(lists, key=lambda item: item.epoch):
-        for member in membership.members:
-            known = firms.get(member.name)
-            earlier = [] if known is None else [*known["earlier"], known["identity"]]
-            firms[member.name] = {
-                "identity": member.identity,
-                "operator": member.operator,
-                "earlier": sorted({*earlier} - {member.identity}),
-            }
-    return {
-        "version": "trust/v1",
-        "consortium": consortium,
-        "lead": signer.public_key.hex(),
-        "firms": firms,
-        "bodies": {},
-    }
+    return trust_in(lists, consortium=consortium, lead=signer.public_key.hex(), bodies={})
 
 
 def _audit(*arguments: str) -> tuple[int, dict[str, Any]]:
