@@ -16,7 +16,7 @@ from greylag_protocols.releases import Withdrawal, sign_release, sign_withdrawal
 from greylag_protocols.signing import Ed25519Signer
 from greylag_protocols.terms import Terms
 from greylag_server.release.artefacts import Draft, Licence, make_draft, make_model, write_release
-from greylag_server.release.cosigned import find_cosigned, make_proof
+from greylag_server.release.cosigned import find_cosigned, make_proofs
 from greylag_server.release.signing import signing_key
 from greylag_server.store import RunRecord, Store
 
@@ -173,7 +173,7 @@ def make_release(
         store.keep_cosignatures(checkpoint, words)
     membership = make_membership(now_s)
     found = find_cosigned(store, membership, position=2)
-    proof = make_proof(store, lead, membership, found[0], position=2)
+    (proof,) = make_proofs(store, lead, membership, found[0], positions=[2])
     write_release(root / "release", draft, entry=entry, proof=proof, private_key=key_path)
     trust = root / "trust.json"
     firms = {

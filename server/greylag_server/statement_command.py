@@ -19,7 +19,7 @@ from greylag_server.statements import (
     open_period,
     read_statements,
     read_tariff,
-    write_statement,
+    write_statements,
 )
 
 
@@ -62,10 +62,7 @@ def statement(
     if out is not None:
         signed = Enrolment(consortium).current_membership(time.time())
         membership = signed.verify(signer.public_key, consortium=name, now_s=time.time())
-        _make_new(out)
-        for item in chosen:
-            path = out / f"{item.statement.firm}-{item.statement.period}.json"
-            write_statement(item, path, store=store, signer=signer, membership=membership)
+        write_statements(chosen, out, store=store, signer=signer, membership=membership)
     now = time.strftime("%Y-%m", time.gmtime())
     statements = [item.statement for item in chosen] or open_period(
         store, name, now, totals, tariff
@@ -79,13 +76,6 @@ def statement(
     title = f"period {wanted}, closed" if wanted else "since the last closed period"
     text = _describe(statements, title) if statements else f"{title}: nothing has happened"
     say(facts, text, output)
-
-
-def _make_new(out: Path) -> None:
-    try:
-        out.mkdir(parents=True)
-    except FileExistsError:
-        raise ConfigError(f"{out} exists already; name a new directory") from None
 
 
 def _facts(item: UsageStatement) -> dict[str, Any]:

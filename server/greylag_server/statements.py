@@ -4,8 +4,9 @@ A period is a range of the log that begins where the last closed one ended; pred
 by a meter that only grows. So nothing is counted twice or lost, whenever a period is closed.
 """
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from greylag_protocols.usage import (
     usage_digest,
 )
 
-from greylag_server.consortium import Consortium
-from greylag_server.release.cosigned import Cosigned, find_cosigned, make_proof
+from greylag_server.consortium import Consortium, stage_directory
+from greylag_server.release.cosigned import Cosigned, find_cosigned, make_proofs
 from greylag_server.store import Store
 
 TARIFF_FILE = "tariff.toml"
@@ -73,26 +74,33 @@ def read_statements(store: Store) -> list[Logged]:
 
 
 def open_period(
-    store: Store, consortium: str, period: str, totals: Totals, tariff: Tariff
+    store: Store,
+    consortium: str,
+    period: str,
+    totals: Totals,
+    tariff: Tariff,
+    past: Sequence[Logged] | None = None,
 ) -> list[UsageStatement]:
     """What every firm's statement would say if the period were closed now.
 
     Args:
         consortium: its id.
         period: such as ``2026-11``.
+        past: what ``read_statements`` found, if the caller has it.
     """
-    past = [item.statement for item in read_statements(store)]
-    start = max((item.end_entry for item in past), default=0)
+    found = read_statements(store) if past is None else past
+    last = {item.statement.firm: item.statement for item in found}
+    start = max((item.end_entry for item in last.values()), default=0)
     end = store.checkpoint().size
-    answered = {item.firm: item.predictions for item in past}  # the last one of each
-    envelopes = list(store.entries())[:end]
-    earlier, _ = count_entries(envelopes[:start], {})
-    tips = {firm: item.tip for firm, item in earlier.items()}
-    tips.update({firm: ChainTip() for firm in totals if firm not in tips})
-    counted, releases = count_entries(envelopes[start:], tips)
-    predictions = {}
+    # Every firm that was ever heard of has a statement of the last period.
+    tips = {
+        firm: ChainTip(seq=item.seq, head=bytes.fromhex(item.head)) for firm, item in last.items()
+    }
+    tips |= {firm: ChainTip() for firm in totals if firm not in tips}
+    counted, releases = count_entries(itertools.islice(store.entries(start), end - start), tips)
+    none, predictions = Predictions(), {}
     for firm, (rows, requests) in totals.items():
-        before = answered.get(firm, Predictions())
+        before = last[firm].predictions if firm in last else none
         predictions[firm] = Predictions(
             rows_before=before.rows_after,
             rows_after=rows,
@@ -123,15 +131,15 @@ def close_period(
     Raises:
         ConfigError: it, or a later one, is closed already; or nothing has happened yet.
     """
-    statements = open_period(store, consortium, period, totals, tariff)
+    past = read_statements(store)
+    closed = max((item.statement.period for item in past), default="")
+    if period <= closed:
+        raise ConfigError(
+            f"{closed} is closed already; name a later period, the entries since then are in it"
+        )
+    statements = open_period(store, consortium, period, totals, tariff, past)
     if not statements:
         raise ConfigError("nothing has happened yet: there is nobody to state anything to")
-    closed = {item.statement.period for item in read_statements(store)}
-    if closed and period <= max(closed):
-        raise ConfigError(
-            f"{max(closed)} is closed already; name a later period, the entries since then are "
-            "in it"
-        )
     with store.transaction():
         since = (parse_statement(item).kind for item in store.entries(statements[0].end_entry))
         if USAGE_KIND in since:
@@ -143,25 +151,27 @@ def close_period(
     return statements
 
 
-def write_statement(
-    logged: Logged, path: Path, *, store: Store, signer: Signer, membership: Membership
+def write_statements(
+    chosen: Sequence[Logged], out: Path, *, store: Store, signer: Signer, membership: Membership
 ) -> None:
-    """A file for the firm: the statement, the lead's word, and the proof that it is in the log.
+    """A file for each firm in a new directory: the statement, the lead's word, and the proof that
+    it is in the log.
 
     Raises:
-        ConfigError: the file exists, or cannot be written.
+        ConfigError: there is something already, or it cannot be written.
     """
-    found = find_cosigned(store, membership, position=logged.position)
+    positions = [item.position for item in chosen]
+    found = find_cosigned(store, membership, position=max(positions))
     best = max(found, key=lambda item: len(item.words), default=None)
     cosigned = best or Cosigned(checkpoint=store.checkpoint(), words={})
-    proof = make_proof(store, signer, membership, cosigned, position=logged.position)
-    content = {
-        "statement": logged.statement.encode().decode(),
-        "entry": logged.envelope.decode(),
-        "proof": proof.decode(),
-    }
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, ensure_ascii=False)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+    proofs = make_proofs(store, signer, membership, cosigned, positions=positions)
+    with stage_directory(out, last="") as staged:
+        for logged, proof in zip(chosen, proofs, strict=True):
+            content = {
+                "statement": logged.statement.encode().decode(),
+                "entry": logged.envelope.decode(),
+                "proof": proof.decode(),
+            }
+            path = staged / f"{logged.statement.firm}-{logged.statement.period}.json"
+            text = json.dumps(content, indent=1, ensure_ascii=False)
+            path.write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ from greylag_server.statements import (
     close_period,
     open_period,
     read_statements,
-    write_statement,
+    write_statements,
 )
 from greylag_server.store import Store
 
@@ -97,25 +97,30 @@ def test_a_firm_that_only_asks_for_predictions_has_a_statement(ended: Ended) -> 
 @pytest.fixture
 def written(ended: Ended, tmp_path: Path) -> Path:
     ended.close("2026-11", firm_a=2_500)
-    path = tmp_path / "firm-a.json"
-    write_statement(
-        read_statements(ended.store)[0],
-        path,
+    _write(ended, tmp_path / "november")
+    return tmp_path / "november/firm-a-2026-11.json"
+
+
+def _write(ended: Ended, out: Path) -> None:
+    write_statements(
+        read_statements(ended.store),
+        out,
         store=ended.store,
         signer=LEAD,
         membership=ended.consortium.membership,
     )
-    return path
 
 
 def _read(content: bytes, firm: str = "firm-a") -> tuple[UsageStatement, int]:
     return read_statement(content, firm=firm, consortium=NAME, lead_key=LEAD.public_key)
 
 
-def test_the_firm_reads_its_file(ended: Ended, written: Path) -> None:
-    stated, size = _read(written.read_bytes())
-    assert stated == read_statements(ended.store)[0].statement
-    assert size == ended.store.checkpoint().size
+def test_each_firm_reads_its_file(ended: Ended, written: Path) -> None:
+    for logged in read_statements(ended.store):
+        firm = logged.statement.firm
+        stated, size = _read((written.parent / f"{firm}-2026-11.json").read_bytes(), firm)
+        assert stated == logged.statement
+        assert size == ended.store.checkpoint().size
 
 
 def test_another_firms_file_is_refused(written: Path) -> None:
@@ -134,14 +139,8 @@ def test_an_altered_file_is_refused(written: Path, key: str) -> None:
         _read(json.dumps({**content, "more": ""}).encode())
 
 
-def test_a_file_is_never_overwritten(ended: Ended, written: Path) -> None:
+def test_what_is_there_is_never_overwritten(ended: Ended, written: Path) -> None:
     before = written.read_bytes()
-    with pytest.raises(ConfigError, match="cannot be written"):
-        write_statement(
-            read_statements(ended.store)[0],
-            written,
-            store=ended.store,
-            signer=LEAD,
-            membership=ended.consortium.membership,
-        )
+    with pytest.raises(ConfigError, match="not an empty directory"):
+        _write(ended, written.parent)
     assert written.read_bytes() == before

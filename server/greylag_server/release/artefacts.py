@@ -6,8 +6,6 @@ ever after. Only the log's proof and ``model.sig`` are made when a directory is 
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +34,7 @@ from greylag_protocols.releases import (
 from greylag_protocols.terms import Terms, terms_digest
 from safetensors.numpy import save
 
+from greylag_server.consortium import stage_directory
 from greylag_server.model_graph import FAMILY, onnx_graph
 from greylag_server.release.card import make_card, make_licence
 from greylag_server.release.facts import release_facts
@@ -183,17 +182,11 @@ def write_release(
     sums = "".join(
         f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()
     )
-    staged: Path | None = None
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        for name, content in {**files, CHECKSUMS_FILE: sums.encode()}.items():
-            (staged / name).write_bytes(content)
-        sign_directory(staged, private_key)
-        staged.chmod(0o755)
-        staged.replace(out)
+        with stage_directory(out, last=CHECKSUMS_FILE) as staged:
+            for name, content in {**files, CHECKSUMS_FILE: sums.encode()}.items():
+                (staged / name).write_bytes(content)
+            sign_directory(staged, private_key)
+            staged.chmod(0o755)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}") from None
-    finally:
-        if staged is not None:
-            shutil.rmtree(staged, ignore_errors=True)

@@ -4,10 +4,11 @@
 cosign; whoever releases a model waits for it here.
 """
 
+import functools
 import itertools
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from greylag_protocols.checkpoint import Checkpoint
@@ -88,14 +89,19 @@ def serves(settings: ConsortiumSettings) -> bool:
         return False
 
 
-def make_proof(
-    store: Store, signer: Signer, membership: Membership, cosigned: Cosigned, *, position: int
-) -> bytes:
-    """The proof that the entry at ``position`` is in the log, in the form of C2SP tlog-proof."""
+def make_proofs(
+    store: Store,
+    signer: Signer,
+    membership: Membership,
+    cosigned: Cosigned,
+    *,
+    positions: Sequence[int],
+) -> list[bytes]:
+    """For each position, the proof that its entry is in the log, in the form of C2SP tlog-proof."""
     checkpoint = cosigned.checkpoint
     entries = itertools.islice(store.entries(), checkpoint.size)
-    node = nodes_of([hash_leaf(envelope) for envelope in entries])
-    hashes = prove_inclusion(node, position, checkpoint.size)
+    # Kept: what lies beside one entry in the tree lies beside its neighbours too.
+    node = functools.cache(nodes_of([hash_leaf(envelope) for envelope in entries]))
     note = with_cosignatures(
         sign_checkpoint(signer, checkpoint),
         (
@@ -103,4 +109,8 @@ def make_proof(
             for firm, word in sorted(cosigned.words.items())
         ),
     )
-    return format_proof(position, hashes, note.encode().decode())
+    text = note.encode().decode()
+    return [
+        format_proof(position, prove_inclusion(node, position, checkpoint.size), text)
+        for position in positions
+    ]

@@ -25,7 +25,7 @@ from greylag_server.release.artefacts import (
     write_release,
 )
 from greylag_server.release.comparing import compare_holdout
-from greylag_server.release.cosigned import make_proof, serves, wait_for_cosigners
+from greylag_server.release.cosigned import make_proofs, serves, wait_for_cosigners
 from greylag_server.release.gate import Checks, GateClosedError, check_log
 from greylag_server.release.signing import key_digest, signing_key
 from greylag_server.release.versions import read_history
@@ -223,6 +223,7 @@ class Release:
         self.checks.add("cosigned", count >= wanted, text)
         if found is None or count < wanted:
             raise GateClosedError(self.checks)
-        return make_proof(
-            self.store, self.consortium.signer, self.membership, found, position=position
+        (proof,) = make_proofs(
+            self.store, self.consortium.signer, self.membership, found, positions=[position]
         )
+        return proof

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,17 @@ import onnxruntime
 from greylag_protocols.errors import ConfigError, VerificationError
 from greylag_protocols.plan import parse_terms
 from greylag_protocols.releases import (
-    CHECKSUMS_FILE,
     ENTRY_FILE,
     ONNX_FILE,
     RELEASE_KIND,
     TERMS_FILE,
+    ReleasedFile,
     ReleaseFacts,
     ReleaseHistory,
     check_usable,
     parse_release,
 )
-from greylag_protocols.signing import verify_statement
+from greylag_protocols.signing import MAX_ENVELOPE_BYTES, verify_statement
 from greylag_protocols.terms import DataTerms, Terms, terms_digest
 from numpy.typing import NDArray
 
@@ -30,9 +29,7 @@ from greylag_server.consortium import Consortium
 
 PERSONAL_FILE = "personal.json"
 MAX_FILE_BYTES = 1 << 30
-MAX_SMALL_BYTES = 8 << 20
 MAX_ROWS = 65_536  # of one request
-_LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._-]{0,99})")
 
 Rows = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -121,7 +118,7 @@ class ServedModel:
         """Read a release of this consortium, trusting nothing in it but the lead's signature.
 
         Raises:
-            VerificationError: a file is absent, unlike its checksum or unlike the log's entry.
+            VerificationError: a file is absent, or not what the log's entry names.
             ConfigError: a firm's own version, or a release without a graph.
         """
         if (root / PERSONAL_FILE).exists():
@@ -129,25 +126,17 @@ class ServedModel:
                 f"{root} is a firm's own version, fitted without noise: only that firm may use it. "
                 "Serve the release that it came from"
             )
-        sums = _checksums(_read(root / CHECKSUMS_FILE, MAX_SMALL_BYTES))
-        if ONNX_FILE not in sums:
-            raise ConfigError(
-                f"{root} has no {ONNX_FILE}: make it with greylag-server release; models of a "
-                "plugin cannot be served"
-            )
-        entry = _checked(root, ENTRY_FILE, sums, MAX_SMALL_BYTES)
+        entry = _read(root / ENTRY_FILE, MAX_ENVELOPE_BYTES + 1)
         statement = verify_statement(entry.strip(), consortium.signer.public_key, RELEASE_KIND)
         facts = parse_release(statement)
         if facts.consortium != consortium.settings.id:
             raise VerificationError(f"{root} is a release of {facts.consortium!r:.80}")
-        named = {item.name: item.sha256 for item in facts.files}
-        for name in (ONNX_FILE, TERMS_FILE):
-            if sums.get(name) != named.get(name):
-                raise VerificationError(f"{root / name} is not the one that the log's entry names")
-        encoded = _checked(root, TERMS_FILE, sums, MAX_SMALL_BYTES)
+        named = {item.name: item for item in facts.files}
+        if ONNX_FILE not in named:
+            raise ConfigError(f"{root} has no {ONNX_FILE}: models of a plugin cannot be served")
+        encoded, graph = (_named(root, named, name) for name in (TERMS_FILE, ONNX_FILE))
         if terms_digest(encoded).hex() != facts.terms:
             raise VerificationError(f"{root / TERMS_FILE} is not what the log's entry names")
-        graph = _checked(root, ONNX_FILE, sums, MAX_FILE_BYTES)
         terms = parse_terms(encoded)
         return cls(terms, statement.digest, statement.subject, facts, graph, threads)
 
@@ -214,23 +203,14 @@ def _read(path: Path, limit: int) -> bytes:
     return content
 
 
-def _checked(root: Path, name: str, sums: dict[str, str], limit: int) -> bytes:
-    if name not in sums:
-        raise VerificationError(f"{root / CHECKSUMS_FILE} does not list {name}; release it again")
-    content = _read(root / name, limit)
-    if hashlib.sha256(content).hexdigest() != sums[name]:
+def _named(root: Path, named: dict[str, ReleasedFile], name: str) -> bytes:
+    """A file that the log's entry names; the bytes hashed are the bytes returned."""
+    if name not in named:
+        raise VerificationError(f"{root}: the log's entry names no {name}; release it again")
+    content = _read(root / name, min(named[name].bytes, MAX_FILE_BYTES))
+    if hashlib.sha256(content).hexdigest() != named[name].sha256:
         raise VerificationError(
-            f"{root / name} does not match {CHECKSUMS_FILE}: it was changed or damaged; write the "
-            "release again"
+            f"{root / name} is not the one that the log's entry names: it was changed or damaged; "
+            "write the release again"
         )
     return content
-
-
-def _checksums(content: bytes) -> dict[str, str]:
-    sums: dict[str, str] = {}
-    for line in content.decode("utf-8", "replace").splitlines():
-        match = _LINE.fullmatch(line)
-        if match is None or match[2] in sums:
-            raise VerificationError(f"{CHECKSUMS_FILE} is damaged; write the release again")
-        sums[match[2]] = match[1]
-    return sums
