@@ -13,7 +13,6 @@ from greylag_protocols.membership import Membership
 from greylag_protocols.optimiser import ModelState
 from greylag_protocols.parameters import initial_weights
 from greylag_protocols.plan import check_terms
-from greylag_protocols.releases import RELEASE_KIND, parse_release
 from greylag_protocols.round import initial_seed
 from greylag_protocols.terms import Terms
 
@@ -368,28 +367,6 @@ class RunBook:
                 run=self.run,
                 since=account.closed,
             )
-
-    def take_release(self, entry: Entry) -> None:
-        """The lead released the model.
-
-        Raises:
-            VerificationError: the entry is out of form.
-        """
-        predicate, broken, at = entry.predicate, self.findings.broken, entry.position
-        if entry.kind == RELEASE_KIND:
-            parse_release(entry.statement())
-            if self.terms is not None and predicate["name"] != self.terms.run.name:
-                broken("release.follows:name", entry=at, run=self.run)
-        last = self.attempts[-1].attempt if self.attempts else 0
-        if predicate["terms"] != self.terms_digest:
-            broken("release.follows:terms", entry=at, run=self.run)
-        found, count = (predicate["rounds"], predicate["attempts"]), (self.rounds_done, last)
-        if found != count:
-            broken("release.follows:rounds", entry=at, run=self.run, found=found, count=count)
-        states = [item.state_out for item in self.attempts if item.completed]
-        if predicate["state"] != (states[-1] if states else self.start_state):
-            broken("release.follows:state", entry=at, run=self.run)
-        self.release = Release(position=at, model=entry.digest)
 
     def finish(self) -> None:
         """Receipts of which nobody said what became of them."""

@@ -27,6 +27,7 @@ from greylag_audit.entries import Entry, read_entry
 from greylag_audit.findings import Finding, Findings
 from greylag_audit.ledger_export import LedgerExport, compare
 from greylag_audit.members import Author, Members
+from greylag_audit.published import Published
 from greylag_audit.runs import RunBook
 from greylag_audit.shapes import LEAD_KINDS, SHAPES, check_shape
 from greylag_audit.texts import CHECKS
@@ -98,9 +99,8 @@ class _Audit:
         )
         watched = "" if ledger is None else ledger.firm
         self._chains = Chains(findings=self._findings, watched=watched)
-        self._releases = releases.ReleaseHistory(consortium=self._origin)
+        self._published = Published(findings=self._findings, consortium=self._origin)
         self._runs: dict[str, RunBook] = {}
-        self._stated: dict[str, tuple[str, int]] = {}
         self._key_ids: dict[str, dict[str, str]] = {}
         self._lead = "" if trust is None else fingerprint(bytes.fromhex(trust.lead))
 
@@ -213,10 +213,10 @@ class _Audit:
             self._take_terms(entry)
             return
         if entry.kind in releases.KINDS:
-            self._take_release(entry)
+            self._published.take_version(entry, self._book(entry.subject, entry))
             return
         if entry.kind == USAGE_KIND:
-            self._take_usage(entry)
+            self._published.take_usage(entry)
             return
         book = self._book(entry.subject, entry)
         if entry.kind == log.START_KIND:
@@ -226,27 +226,6 @@ class _Audit:
         else:
             self._check_gone(book, entry)
             book.take_attempt(entry, lambda firm: self._tip_of(book, firm))
-
-    def _take_release(self, entry: Entry) -> None:
-        """A release, a withdrawal or another current version, and the list that they make."""
-        book = self._book(entry.subject, entry)
-        try:
-            if entry.kind in (log.RELEASE_KIND, releases.RELEASE_KIND):
-                book.take_release(entry)
-            self._releases.take(entry.statement(), entry.position)
-        except VerificationError as error:
-            self._findings.broken(
-                "release.follows:versions", entry=entry.position, run=entry.subject, why=error
-            )
-
-    def _take_usage(self, entry: Entry) -> None:
-        """A firm's statement: its period begins where the firm's last one ended."""
-        firm, predicate = entry.subject, entry.predicate
-        last, end = self._stated.get(firm, ("", 0)), predicate["end_entry"]
-        follows = predicate["period"] > last[0] and last[1] <= end <= entry.position
-        if predicate["firm"] != firm or not follows:
-            self._findings.broken("usage.follows:period", entry=entry.position, firm=firm)
-        self._stated[firm] = predicate["period"], end
 
     def _book(self, run: str, entry: Entry) -> RunBook:
         if run not in self._runs:

@@ -2,8 +2,8 @@
 
 A period is a range of the log, ``[first_entry, end_entry)``: each begins where the last one ended,
 so that nothing is counted twice or left out. The lead signs a document for every firm; the log
-holds its digest (``usage/v1``). A firm counts its own entries and what it asked for, and an auditor
-all entries: what the log shows is recomputed, what it cannot show (predictions) is a signed claim.
+holds its digest (``usage/v1``). Whoever holds the log can count again what it shows, as a firm does
+with its own entries; what it cannot show (predictions) is a signed claim.
 
 Money is decimal, in hundredths, written as text; shares are rounded down, so that they never add up
 to more than there is.

@@ -15,7 +15,8 @@ CONSORTIUM = "bench-00000000"
 LEAD = "lead"
 
 # Features and hidden units of one layer with one target: the models have exactly d weights.
-SHAPES = {100_000: (367, 271), 1_000_000: (999, 999)}
+SHAPES = {10_000: (97, 101), 100_000: (367, 271), 1_000_000: (999, 999)}
+ROWS = 100  # of a firm
 
 PLAN = """
 [run]
@@ -42,17 +43,34 @@ sampling_rate = 0.2
 """
 
 
-def make_terms(*, firms: int, dimension: int, rounds: int, max_attempts: int) -> Terms:
-    """Terms of a run with ``dimension`` weights (one of ``SHAPES``)."""
-    width, hidden = SHAPES[dimension]
-    text = PLAN.format(
-        features=", ".join(f'"x{index}"' for index in range(width)),
-        hidden=hidden,
-        records=100 * firms,
-        max_colluding=max(1, firms // 10),
+def feature_names(dimension: int) -> list[str]:
+    """The columns of a model with ``dimension`` weights (one of ``SHAPES``)."""
+    return [f"x{index}" for index in range(SHAPES[dimension][0])]
+
+
+def plan_text(
+    *, firms: int, dimension: int, rounds: int, max_attempts: int, max_colluding: int
+) -> str:
+    """The plan of a run with ``dimension`` weights (one of ``SHAPES``)."""
+    return PLAN.format(
+        features=", ".join(f'"{name}"' for name in feature_names(dimension)),
+        hidden=SHAPES[dimension][1],
+        records=ROWS * firms,
+        max_colluding=max_colluding,
         firms=firms,
         rounds=rounds,
         max_attempts=max_attempts,
+    )
+
+
+def make_terms(*, firms: int, dimension: int, rounds: int, max_attempts: int) -> Terms:
+    """The settled terms of such a plan."""
+    text = plan_text(
+        firms=firms,
+        dimension=dimension,
+        rounds=rounds,
+        max_attempts=max_attempts,
+        max_colluding=max(1, firms // 10),
     )
     return settle_terms(parse_plan(text), consortium=CONSORTIUM, run_id="bench-run")
 

@@ -23,40 +23,15 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from consortium import ROWS, feature_names, plan_text
 from founding import Founded
 from harness import Figure, report, say
 
 HOSTED = 25
-ROWS = 100
-SHAPES = {10_000: (97, 101), 100_000: (367, 271)}  # features, hidden units: exactly d weights
+DIMENSIONS = (10_000, 100_000)
 TIMEOUT_S = 1800.0
 CORES = os.cpu_count() or 1
 TICKS = os.sysconf("SC_CLK_TCK")
-
-PLAN = """
-[run]
-name = "scale"
-purpose = "timing"
-[data]
-standard = "scale@1"
-task = "regression"
-targets = [{{ name = "y", range = [0, 1] }}]
-features = [{{ names = [{features}], range = [0, 1] }}]
-expected_records = {records}
-max_records_per_firm = {rows}
-holdout = 0.1
-[model]
-hidden = [{hidden}]
-[privacy]
-noise_multiplier = 10.0
-delta = 1e-6
-max_colluding = {max_colluding}
-min_firms = {firms}
-max_attempts = {attempts}
-[training]
-rounds = {rounds}
-sampling_rate = 0.2
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,17 +62,13 @@ class Measured:
 def measure(firms: int, dimension: int, rounds: int) -> Measured:
     """One run."""
     say(f"{firms} firms, d = {dimension:,}, {rounds} rounds")
-    width, hidden = SHAPES[dimension]
-    names = [f"x{index}" for index in range(width)]
-    plan = PLAN.format(
-        features=", ".join(f'"{name}"' for name in names),
-        hidden=hidden,
-        records=ROWS * firms,
-        rows=2 * ROWS,
-        max_colluding=min(HOSTED, firms - 2),
+    names = feature_names(dimension)
+    plan = plan_text(
         firms=firms,
-        attempts=2 * rounds,
+        dimension=dimension,
         rounds=rounds,
+        max_attempts=2 * rounds,
+        max_colluding=min(HOSTED, firms - 2),
     )
     rng = np.random.default_rng(0)
     through = Path(__file__).with_name("scale_process.py")
@@ -105,7 +76,7 @@ def measure(firms: int, dimension: int, rounds: int) -> Measured:
         world = Founded(Path(name), stack, plan=plan, through=through)
         for number in range(firms):
             table = world.root / f"{number}.csv"
-            values = rng.random((ROWS, width)).round(3)
+            values = rng.random((ROWS, len(names))).round(3)
             columns = dict(zip(names, values.T, strict=True))
             pl.DataFrame({**columns, "y": values.mean(1)}).write_csv(table)
             world.join(f"supplier-{number:03d}", table)
@@ -232,7 +203,7 @@ def _growth(runs: list[Measured]) -> list[Figure]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="How a round grows with firms and weights.")
     parser.add_argument("--firms", type=int, nargs="+", default=[10, 50, 100, 200])
-    parser.add_argument("--dimensions", type=int, nargs="+", default=list(SHAPES), choices=SHAPES)
+    parser.add_argument("--dimensions", type=int, nargs="+", default=DIMENSIONS, choices=DIMENSIONS)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
     if options.rounds < 3:

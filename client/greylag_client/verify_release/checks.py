@@ -78,7 +78,10 @@ class Verifier:
 
         Raises:
             ReleaseRefusedError: names the check that failed, and why.
+            ConfigError: there is no such directory.
         """
+        if not self.root.is_dir():
+            raise ConfigError(f"{self.root} is no directory; name a release's")
         entry, statement, facts = self._step("lead", self._check_entry)
         self._step("files", lambda: self._check_files(facts))
         terms = self._step("terms", lambda: self._check_terms(statement, facts))
