@@ -1,31 +1,18 @@
 """A click on the operator's page holds a real run of real agents, and another one lets it go on."""
 
 import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from consortium_of_processes import World
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 pytestmark = pytest.mark.e2e
 
-CHROMIUM = shutil.which("chromium")
 PASSWORD = "four words of grey"  # noqa: S105 - of an account that lives as long as a test
-
-
-@pytest.fixture
-def window() -> Iterator[Page]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser.new_page()
-        browser.close()
 
 
 def page_address(log_file: Path) -> str:
@@ -40,7 +27,8 @@ def page_address(log_file: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_click_holds_a_real_run(world: World, window: Page) -> None:
+def test_a_click_holds_a_real_run(world: World, chromium: Browser) -> None:
+    window = chromium.new_page()
     command = [str(Path(sys.executable).with_name("greylag-server")), "user", "add", "olga"]
     command += ["--role", "operator", "--dir", str(world.lead)]
     subprocess.run(command, input=PASSWORD.encode(), check=True, capture_output=True, timeout=120)

@@ -2,7 +2,6 @@
 is there with 200 firms, and that it speaks TLS wherever it is not on the loopback."""
 
 import re
-import shutil
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -23,29 +22,16 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     expect,
-    sync_playwright,
 )
 
 pytestmark = pytest.mark.e2e
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 FIRMS = 200
 PAGES = ("", "firms", "runs", f"runs/{RUN}", "log", "releases", "journal")
 FORMS = ("firms/firm-002/remove", f"runs/{RUN}/pause", f"runs/{RUN}/cancel")
 TABLES = {"": "#status", "firms": "#firms", f"runs/{RUN}": "#charges", "log": "#cosigners"}
 FIRST_PAINT_MS = 1000
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 can read it."""
 
 import json
-import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -12,11 +10,10 @@ import pytest
 from audit_evidence import make_evidence
 from axe_playwright_python.sync_playwright import Axe
 from greylag_lab.processes import program
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 pytestmark = pytest.mark.e2e
 
-CHROMIUM = shutil.which("chromium")
 TAGS = {"en": "en", "zh": "zh-Hans"}
 VERDICTS = {"en": "Every promise that can be checked was kept", "zh": "凡可查验的承诺均已兑现"}
 HEADINGS = {"en": "How much could be found out?", "zh": "能查出多少？"}
@@ -43,17 +40,6 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         assert ended.returncode == 0, ended.stderr
         made[lang] = {"out": out, "told": json.loads(ended.stdout)}
     return made
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

@@ -2,9 +2,7 @@
 everybody can read it, and what it draws is what the document says."""
 
 import json
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,10 @@ from greylag_client.personal.artefact import (
 from greylag_client.personal.parts import Blend, Part
 from greylag_lab.processes import program
 from greylag_protocols.plan import parse_plan, settle_terms
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 pytestmark = pytest.mark.e2e
 
-CHROMIUM = shutil.which("chromium")
 PLAN = """
 [run]
 name = "plastics"
@@ -93,17 +90,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return {"page": page, "told": json.loads(ended.stdout)}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "dark")])
