@@ -14,12 +14,12 @@ from greylag_protocols.errors import ConfigError
 from greylag_protocols.merkle import Frontier, hash_leaf
 
 from greylag_server.consortium import SETTINGS_FILE, Consortium, stage_directory, write_private
-from greylag_server.members_command import Dir, Format
 from greylag_server.serving_lock import is_served
 from greylag_server.settings import SERVER_FILE
-from greylag_server.store import Store
+from greylag_server.store import LOG_FILE, Store
+from greylag_server.terminal import Dir, Format, errors, say
 
-LOG_FILE, MEMBERS_FILE = "log.sqlite", "enrolment.sqlite"
+MEMBERS_FILE = "enrolment.sqlite"
 KEYS = "keys"
 
 
@@ -36,7 +36,6 @@ def backup(
 ) -> None:
     """Copy the lead's directory, also while `serve` runs. The copy holds the lead's keys: whoever
     has it can speak for the consortium, so keep it as you keep the lead's machine."""
-    from greylag_server.cli import errors, say
 
     size = back_up(directory, out, keys=not without_keys)
     facts = {"backup": str(out), "log_size": size, "keys": not without_keys}
@@ -60,7 +59,6 @@ def restore(
 ) -> None:
     """Put a backup back into a new directory, checked. `serve` then asks the firms how much of the
     log they saw, and stops if that is more than the backup holds."""
-    from greylag_server.cli import say
 
     size = put_back(source, directory, keys=keys)
     facts = {"directory": str(directory), "log_size": size}

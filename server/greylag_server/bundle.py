@@ -45,8 +45,8 @@ from greylag_protocols.signing import Signer, Statement, parse_statement
 from greylag_protocols.terms import terms_digest
 from greylag_protocols.tiles import TILE_WIDTH, encode_entries, entries_path, hash_tiles
 
-from greylag_server.members_command import Dir, Format
 from greylag_server.store import RunRecord, Store
+from greylag_server.terminal import Dir, Format, say
 
 ARCHIVE_SUFFIX = ".tar.zst"
 COMPRESSION_LEVEL = 9
@@ -64,7 +64,6 @@ def bundle(
 ) -> None:
     """Write all that an auditor needs: the log, its signatures, terms, member lists, sums, weights.
     It holds no data of any firm; check it with greylag-audit."""
-    from greylag_server.cli import say
     from greylag_server.consortium import Consortium
     from greylag_server.service import open_store
 

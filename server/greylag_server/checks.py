@@ -13,13 +13,14 @@ from typing import Any, Literal
 from greylag_protocols.errors import ConfigError, GreylagError
 
 from greylag_server.authority import load_certificate
-from greylag_server.backup import LOG_FILE, check_log
+from greylag_server.backup import check_log
 from greylag_server.consortium import Consortium
 from greylag_server.enrolment import Enrolment
 from greylag_server.known_grid import check_ahead
 from greylag_server.service import bind_address, open_store
 from greylag_server.serving_lock import is_served
 from greylag_server.settings import ServerSettings, read_settings
+from greylag_server.store import LOG_FILE
 
 Level = Literal["ok", "warning", "error"]
 DAY_S = 86_400

@@ -1,22 +1,16 @@
 """``greylag-server``: what the lead's operator types."""
 
-import json
-import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from greylag_protocols.errors import ConfigError, GreylagError
 from greylag_protocols.signing import fingerprint
-from rich.console import Console
-from rich.markup import escape
 
 from greylag_server.backup import backup, restore
 from greylag_server.bundle import bundle
 from greylag_server.consortium import Consortium, write_private
 from greylag_server.enrolment import Enrolment
-from greylag_server.logging_setup import set_up_logging
 from greylag_server.members_command import endorse, remove, revoke
 from greylag_server.page.accounts_command import user_app
 from greylag_server.release.commands import release, releases, rollback, withdraw
@@ -25,6 +19,7 @@ from greylag_server.serve_command import serve
 from greylag_server.serving.command import serve_model
 from greylag_server.settings import SERVER_FILE, TEMPLATE
 from greylag_server.statement_command import statement
+from greylag_server.terminal import Dir, Format, run_app, say
 from greylag_server.tuning import plan_app
 
 app = typer.Typer(
@@ -34,20 +29,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True)
-
-Dir = Annotated[
-    Path,
-    typer.Option("--dir", "-d", help="the consortium's directory", envvar="GREYLAG_SERVER_DIR"),
-]
-Format = Annotated[str, typer.Option("--format", help="text or json")]
-
-
-def say(facts: dict[str, Any], text: str, output: str) -> None:
-    """One JSON document, or text for people, on stdout."""
-    if output not in ("text", "json"):
-        raise ConfigError(f"--format is 'text' or 'json', not {output!r}")
-    print(json.dumps(facts, ensure_ascii=False) if output == "json" else text)
 
 
 @app.command()
@@ -111,25 +92,6 @@ app.command()(backup)
 app.command()(restore)
 app.add_typer(plan_app, name="plan")
 app.add_typer(user_app, name="user")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text") from None
-
-
-def run_app(program: typer.Typer) -> None:
-    """Run a program: errors of the tree become one line and an exit code."""
-    set_up_logging("text", errors)
-    try:
-        program()
-    except GreylagError as error:
-        errors.print(f"[bold red]error[/]: {escape(str(error))}", highlight=False)
-        sys.exit(error.exit_code)
 
 
 def main() -> None:

@@ -11,12 +11,7 @@ from greylag_protocols.signing import parse_statement
 
 from greylag_server.consortium import Consortium
 from greylag_server.enrolment import Enrolment
-
-Dir = Annotated[
-    Path,
-    typer.Option("--dir", "-d", help="the consortium's directory", envvar="GREYLAG_SERVER_DIR"),
-]
-Format = Annotated[str, typer.Option("--format", help="text or json")]
+from greylag_server.terminal import Dir, Format, read_text, say
 
 
 def revoke(
@@ -28,11 +23,10 @@ def revoke(
 ) -> None:
     """Take a firm out by its own word, revoked or left: a new membership epoch lacks it, and its
     certificate opens nothing any more. Every firm is told of a revocation."""
-    from greylag_server.cli import _read_text, say
     from greylag_server.service import log_departure, open_store
 
     consortium, now_s = Consortium.open(directory), time.time()
-    envelope = _read_text(statement).strip().encode()
+    envelope = read_text(statement).strip().encode()
     word = parse_statement(envelope)
     store = open_store(consortium)
     enrolment = Enrolment(consortium, on_leave=lambda item: log_departure(store, item))
@@ -69,7 +63,6 @@ def endorse(
 ) -> None:
     """Show every firm an independent body's endorsement of a member list. Firms whose policy names
     that body's key then take the list without being asked."""
-    from greylag_server.cli import _read_text, say
     from greylag_server.service import log_endorsement, open_store
 
     consortium = Consortium.open(directory)
@@ -77,7 +70,7 @@ def endorse(
     enrolment = Enrolment(
         consortium, on_endorse=lambda envelope, digest: log_endorsement(store, envelope, digest)
     )
-    epoch = enrolment.endorse(_read_text(statement).strip().encode(), by_body=True)
+    epoch = enrolment.endorse(read_text(statement).strip().encode(), by_body=True)
     say({"epoch": epoch}, f"membership epoch {epoch}: firms are shown this endorsement", output)
 
 
@@ -88,7 +81,6 @@ def remove(
 ) -> None:
     """Take a firm out by the lead's word: a new membership epoch lacks it, and its certificate
     opens nothing any more. What it did stays in the log; it may be invited anew."""
-    from greylag_server.cli import say
 
     consortium, now_s = Consortium.open(directory), time.time()
     enrolment = Enrolment(consortium)

@@ -15,9 +15,8 @@ from greylag_server.page.actions import Steering
 from greylag_server.page.facts import Live
 from greylag_server.page.serve import OperatorPage
 from greylag_server.settings import DEFAULT_METRICS_PORT, DEFAULT_PAGE_PORT, ServerSettings
-from greylag_server.store import Store
+from greylag_server.store import LOG_FILE, Store
 
-STORE_FILE = "log.sqlite"
 T = TypeVar("T")
 
 
@@ -59,7 +58,7 @@ class OperatorPorts:
                     DEFAULT_PAGE_PORT,
                     lambda port: OperatorPage(
                         consortium,
-                        log_path=consortium.root / STORE_FILE,
+                        log_path=consortium.root / LOG_FILE,
                         enrolment=enrolment,
                         live=_live(store, grid),
                         steering=_steering(store),

@@ -17,10 +17,10 @@ from rich.table import Table
 from greylag_server import steering
 from greylag_server.consortium import Consortium
 from greylag_server.enrolment import Enrolment
-from greylag_server.members_command import Dir, Format
 from greylag_server.release import privacy_facts
 from greylag_server.steering import RunView, overview
 from greylag_server.store import RunRecord, Store
+from greylag_server.terminal import Dir, Format, errors, read_text, say
 
 Run = Annotated[str, typer.Argument(help="run id, or its plan's name")]
 
@@ -35,13 +35,12 @@ def train(
     output: Format = "text",
 ) -> None:
     """Queue a run. `serve` must be running; it starts when the firms have accepted the terms."""
-    from greylag_server.cli import _read_text, errors, say
     from greylag_server.service import open_store, queue_plan
 
     consortium = Consortium.open(directory)
     store = open_store(consortium)
     members = len(Enrolment(consortium).members())
-    parsed = parse_plan(_read_text(plan))
+    parsed = parse_plan(read_text(plan))
     run, terms = queue_plan(
         store, consortium, parsed, members=members, firms=firms, nonce=secrets.token_hex(4)
     )
@@ -65,7 +64,6 @@ def status(
     output: Format = "text",
 ) -> None:
     """Members, membership digest, runs and log."""
-    from greylag_server.cli import say
     from greylag_server.service import open_store
 
     consortium = Consortium.open(directory)
@@ -147,7 +145,6 @@ def _open(directory: Path) -> Store:
 
 
 def _answer(store: Store, run: str, text: str, output: str) -> None:
-    from greylag_server.cli import say
 
     facts = run_facts(store, store.run(run))
     say(facts, f"{facts['run']} {text}", output)

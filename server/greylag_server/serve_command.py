@@ -9,8 +9,8 @@ import typer
 from greylag_protocols.errors import ConfigError
 
 from greylag_server.logging_setup import set_up_logging
-from greylag_server.members_command import Dir, Format
 from greylag_server.settings import read_settings
+from greylag_server.terminal import Dir, Format, errors, say
 
 if TYPE_CHECKING:
     from greylag_server.coordinator import Coordinator
@@ -27,7 +27,6 @@ def serve(
 ) -> None:
     """Run the coordinator: enrolment, rounds, log, the operator's page and metrics. Ends cleanly on
     Ctrl-C; start it again and it goes on where it stopped. Settings: server.toml."""
-    from greylag_server.cli import errors, say
 
     if check:
         from greylag_server.checks import check_serving

@@ -27,18 +27,17 @@ from greylag_server.operator_ports import OperatorPorts
 from greylag_server.serving_lock import lock_directory
 from greylag_server.settings import ServerSettings
 from greylag_server.steering import cancel_reason
-from greylag_server.store import RunRecord, Store
+from greylag_server.store import LOG_FILE, RunRecord, Store
 
 logger = logging.getLogger(__name__)
 
-STORE_FILE = "log.sqlite"
 MAX_FRAME_BYTES = 256 << 20
 POLL_S = 0.5
 
 
 def open_store(consortium: Consortium) -> Store:
     """The lead's database."""
-    return Store(consortium.root / STORE_FILE, origin=consortium.settings.id)
+    return Store(consortium.root / LOG_FILE, origin=consortium.settings.id)
 
 
 def queue_plan(

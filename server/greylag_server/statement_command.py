@@ -13,7 +13,6 @@ from rich.table import Table
 
 from greylag_server.consortium import Consortium
 from greylag_server.enrolment import Enrolment
-from greylag_server.members_command import Dir, Format
 from greylag_server.statements import (
     close_period,
     open_period,
@@ -21,6 +20,7 @@ from greylag_server.statements import (
     read_tariff,
     write_statements,
 )
+from greylag_server.terminal import Dir, Format, say
 
 
 def statement(
@@ -40,7 +40,6 @@ def statement(
     """What flowed between the lead and each firm: rounds, releases, predictions, and what the
     tariff makes of them. Without options: what has come since the last closed period. The firm
     checks its file with `greylag-client statement`. 对账单：每家企业的使用与贡献。"""
-    from greylag_server.cli import say
     from greylag_server.service import open_store
     from greylag_server.serving.meter import read_totals
 

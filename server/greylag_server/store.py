@@ -24,6 +24,7 @@ from greylag_protocols.optimiser import ModelState
 from greylag_server.store_schema import SCHEMA, pack_state, unpack_state
 
 RunStatus = Literal["queued", "offering", "training", "closing", "done", "failed"]
+LOG_FILE = "log.sqlite"  # in the consortium's directory
 COSIGNED_KEPT = 8
 OPEN_STATUSES = ("queued", "offering", "training", "closing")
 Wish = Literal["pause", "resume", "cancel"]

@@ -25,6 +25,8 @@ from greylag_protocols.parameters import dimension
 from greylag_protocols.plan import parse_plan, settle_terms
 from greylag_protocols.terms import Plan, Terms, mechanism_of, parameters_of
 
+from greylag_server.terminal import errors, read_text, say
+
 RATES = (1.0, 0.5, 0.2, 0.1, 0.05)
 RATE_ALLOWANCE = 0.02  # so much more noise is worth smaller batches
 WIDTHS = (64, 48, 32, 24, 16)  # of two hidden layers
@@ -295,9 +297,7 @@ def tune_command(
     public facts alone. 仅凭公开信息提出参数建议，并说明理由。"""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from greylag_server.cli import _read_text, errors, say
-
-    parsed = parse_plan(_read_text(plan))
+    parsed = parse_plan(read_text(plan))
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task("solving the noise")

@@ -2,7 +2,6 @@
 
 import getpass
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,17 +9,13 @@ from greylag_protocols.errors import ConfigError
 
 from greylag_server.consortium import Consortium
 from greylag_server.page.accounts import MOST_PASSWORD, TERMINAL, Accounts
+from greylag_server.terminal import Dir, Format, say
 
 user_app = typer.Typer(
     help="Accounts of the operator's page. 操作页面的账户。", no_args_is_help=True
 )
 
-Dir = Annotated[
-    Path,
-    typer.Option("--dir", "-d", help="the consortium's directory", envvar="GREYLAG_SERVER_DIR"),
-]
 Name = Annotated[str, typer.Argument(help="the account's name")]
-Format = Annotated[str, typer.Option("--format", help="text or json")]
 
 
 @user_app.command()
@@ -69,6 +64,5 @@ def _read_password() -> str:
 
 
 def _say(facts: dict[str, object], text: str, output: str) -> None:
-    from greylag_server.cli import say
 
     say(facts, text, output)

@@ -10,7 +10,7 @@ import typer
 from greylag_protocols.errors import ConfigError
 from greylag_protocols.releases import ReleaseHistory, Version, day
 
-from greylag_server.members_command import Dir, Format
+from greylag_server.terminal import Dir, Format, errors, say
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -22,8 +22,6 @@ Run = Annotated[str, typer.Argument(help="run id, or its plan's name")]
 def _waiting() -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr that shows how many firms have cosigned, from the first look on."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from greylag_server.cli import errors
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=errors, transient=True) as bar:
@@ -69,7 +67,6 @@ def release(
     """Release a finished run's model, if the gate lets it through: the log, its caps and a replay
     hold, firms cosigned the entry, and the holdout is not worse. `serve` must be running.
     审核通过后发布模型：日志、上限与重放均成立，且多家企业已共同签名。"""
-    from greylag_server.cli import errors, say
     from greylag_server.consortium import Consortium
     from greylag_server.enrolment import Enrolment
     from greylag_server.release.facts import outcome
@@ -134,7 +131,6 @@ def releases(
     output: Format = "text",
 ) -> None:
     """List the versions of a plan's model, as the log tells them. 列出模型的各个版本。"""
-    from greylag_server.cli import say
 
     _, _, history = _open(directory)
     if name is not None and name not in history.versions:
@@ -160,7 +156,6 @@ def rollback(
     output: Format = "text",
 ) -> None:
     """Make another version the current one. It is an entry of the log. 回退到另一版本。"""
-    from greylag_server.cli import say
     from greylag_server.release.versions import roll_back
 
     number = to.removeprefix("v")
@@ -183,7 +178,6 @@ def withdraw(
 ) -> None:
     """Withdraw all releases of a run: logged, signed; greylag's programs refuse them from then on.
     撤回某次训练的全部发布。"""
-    from greylag_server.cli import say
     from greylag_server.consortium import write_private
     from greylag_server.release.versions import withdraw_run
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from greylag_protocols.errors import ConfigError
 
-from greylag_server.members_command import Dir, Format
+from greylag_server.terminal import Dir, Format, errors, say
 
 if TYPE_CHECKING:
     from greylag_server.consortium import Consortium
@@ -36,7 +36,6 @@ def serve_model(
     request. Ctrl-C answers what is under way and ends. 向企业提供预测服务。"""
     import asyncio
 
-    from greylag_server.cli import errors, say
     from greylag_server.consortium import Consortium
     from greylag_server.serving.service import Serving, Wishes
 
