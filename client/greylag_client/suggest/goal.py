@@ -183,11 +183,6 @@ class Goal:
         middle = predicted[:, self.wanted]
         return np.asarray((middle >= self.band_low) & (middle <= self.band_high))
 
-    def describe_unit(self, index: int) -> tuple[str, str]:
-        """Name and unit of a target."""
-        target = self.predictor.terms.data.targets[index]
-        return target.name, target.unit
-
 
 def whole(number: float) -> float | None:
     """For JSON, which knows no NaN."""
